@@ -1,0 +1,69 @@
+-- The SQL of period_reset. The tables belong to the service, which reads and writes them at any moment.
+--
+-- An account is due when all three hold:
+--   its plan is one of the free plans;
+--   its period has ended, or it never had one;
+--   its period is not the month's already (in the month's last second the end is past and the period is right).
+
+-- name: reset_batch
+-- Move the next due accounts, in the order of user_id, to the month, and give each its usage counter of that month.
+-- FOR UPDATE decides on each row's newest committed version, and the UPDATE repeats the condition under that lock: an
+-- account that is upgraded at this moment is passed by. Rows that others hold are skipped, not waited for. A counter that
+-- is there already is never touched: pages used stay used. Gives counts and the last key, never rows, so that the answer
+-- to a process that was stopped fits into the socket's buffer.
+WITH due AS MATERIALIZED (
+    SELECT user_id
+    FROM billing_accounts
+    WHERE user_id >= :first_key
+      AND user_id <> ALL (CAST(:passed_by AS varchar[]))
+      AND plan_code = ANY (CAST(:free_plans AS text[]))
+      AND (current_period_end IS NULL OR current_period_end < :now)
+      AND (current_period_start IS DISTINCT FROM :month_start OR current_period_end IS DISTINCT FROM :month_end)
+    ORDER BY user_id
+    LIMIT :size
+    FOR UPDATE SKIP LOCKED
+), moved AS (
+    UPDATE billing_accounts AS account
+    SET current_period_start = :month_start, current_period_end = :month_end, updated_at = :now
+    FROM due
+    WHERE account.user_id = due.user_id
+      AND account.plan_code = ANY (CAST(:free_plans AS text[]))
+      AND (account.current_period_end IS NULL OR account.current_period_end < :now)
+    RETURNING account.user_id
+), counters AS (
+    INSERT INTO usage_counters (user_id, period_start, period_end, pages_total)
+    SELECT user_id, :month_start, :month_end, 0 FROM moved
+    ON CONFLICT (user_id, period_start) DO NOTHING
+    RETURNING 1
+)
+SELECT
+    (SELECT count(*) FROM due) AS found,
+    (SELECT max(user_id) FROM due) AS last_key,
+    (SELECT count(*) FROM moved) AS moved,
+    (SELECT count(*) FROM counters) AS counters_created;
+
+-- name: next_due
+-- The next due account's key, without locking it: to know whom to pass by when even a batch of one does not go through.
+SELECT user_id
+FROM billing_accounts
+WHERE user_id >= :first_key
+  AND user_id <> ALL (CAST(:passed_by AS varchar[]))
+  AND plan_code = ANY (CAST(:free_plans AS text[]))
+  AND (current_period_end IS NULL OR current_period_end < :now)
+  AND (current_period_start IS DISTINCT FROM :month_start OR current_period_end IS DISTINCT FROM :month_end)
+ORDER BY user_id
+LIMIT 1;
+
+-- name: what_waits
+-- How many accounts are due, whoever holds them, and how many paid ones are past their period's end by more than two
+-- days: Stripe's webhook for their new period never came.
+SELECT
+    count(*) FILTER (
+        WHERE plan_code = ANY (CAST(:free_plans AS text[]))
+          AND (current_period_end IS NULL OR current_period_end < :now)
+          AND (current_period_start IS DISTINCT FROM :month_start OR current_period_end IS DISTINCT FROM :month_end)
+    ) AS due,
+    count(*) FILTER (
+        WHERE plan_code <> ALL (CAST(:free_plans AS text[])) AND current_period_end < :stale_before
+    ) AS stale_paid
+FROM billing_accounts;

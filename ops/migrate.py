@@ -1,0 +1,98 @@
+"""Create or upgrade our own schema, and bind the database to its environment.
+
+What it does is one transaction: a kill leaves the schema as it was. Two at once wait for each other.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+import alembic.command
+import alembic.config
+from sqlalchemy import Connection, text
+
+import shared.migrations
+from shared.database_url import DatabaseTarget
+from shared.errors import Misconfigured
+from shared.postgres import make_engine, translated
+
+# Any number, as long as it is always the same one.
+_MIGRATION_LOCK = 0x6D61_6967
+# No limit on statements: building something on a large table may take as long as it takes. Waiting for a lock is
+# limited, because everyone else queues behind the one who waits.
+_LIMITS = {"lock_timeout": "5000", "TimeZone": "UTC"}
+
+
+@dataclass(frozen=True)
+class Migrated:
+    """What a migration did: where, from which version (None: from nothing) and to which."""
+
+    database: str
+    before: str | None
+    version: str
+
+    @property
+    def from_note(self) -> str:
+        """How the version came about, for a message."""
+        if self.before == self.version:
+            return " already"
+        return f" (was {self.before})" if self.before else " (new)"
+
+
+def migrate(target: DatabaseTarget, now: datetime) -> Migrated:
+    """Bring the schema `maintenance` to this code's version; the first time, bind the database to `target`.
+
+    Raises Misconfigured when the database is bound to another environment or the login may not create the schema, and
+    Unavailable when it cannot be reached or something holds a lock that is needed.
+    """
+    engine = make_engine(target, _LIMITS)
+    try:
+        with translated(target), engine.begin() as connection:
+            connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _MIGRATION_LOCK})
+            before = _version(connection)
+            if before is not None:
+                _check_bound_here(connection, target)
+            version = upgrade_schema(connection)
+            bind_identity(connection, target, now)
+            return Migrated(str(target), before, version)
+    finally:
+        engine.dispose()
+
+
+def upgrade_schema(connection: Connection) -> str:
+    """Run the migrations that are missing, in the connection's transaction; give the version reached."""
+    connection.execute(text("CREATE SCHEMA IF NOT EXISTS maintenance"))
+    config = alembic.config.Config()
+    config.set_main_option("script_location", str(Path(shared.migrations.__file__).parent))
+    config.set_main_option("path_separator", "os")
+    config.attributes["connection"] = connection
+    alembic.command.upgrade(config, "head")
+    return _version(connection) or ""
+
+
+def bind_identity(connection: Connection, target: DatabaseTarget, now: datetime) -> None:
+    """Write whose database this is, unless that is written already."""
+    connection.execute(
+        text(
+            "INSERT INTO maintenance.identity (instance, database, bound_at) VALUES (:instance, :database, :now) "
+            "ON CONFLICT (only_row) DO NOTHING"
+        ),
+        {"instance": target.instance, "database": target.database, "now": now},
+    )
+
+
+def _version(connection: Connection) -> str | None:
+    if connection.scalar(text("SELECT to_regclass('maintenance.alembic_version')")) is None:
+        return None
+    version: str | None = connection.scalar(text("SELECT max(version_num) FROM maintenance.alembic_version"))
+    return version
+
+
+def _check_bound_here(connection: Connection, target: DatabaseTarget) -> None:
+    row = connection.execute(text("SELECT instance, database FROM maintenance.identity")).first()
+    if row is not None and (row.instance, row.database) != (target.instance, target.database):
+        raise Misconfigured(
+            "identity",
+            f"This database belongs to another environment: it is bound to {row.instance}/{row.database}, and the "
+            f"settings name {target}. Nothing was changed. Correct the settings; a copy must be bound anew before use.",
+        )

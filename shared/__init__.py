@@ -1,0 +1,1 @@
+"""What every job stands on: the job model, one invocation's guards, and one adapter a backing service."""

@@ -1,0 +1,130 @@
+"""What a job is given: the time, its limits, and transactions that the fence guards.
+
+The fence: the run's row id in maintenance.runs is its token, and maintenance.fences holds the newest one. Every
+writing transaction first takes that row FOR SHARE where it still names this run. So a run that lost its lock (a stopped
+process, a pause of minutes) writes nothing once another has taken over, and nobody takes over in the middle of a
+transaction.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from shared.clock import Clock
+from shared.errors import Fenced, LockLost, Unavailable
+from shared.job import Job
+from shared.logline import Log
+from shared.postgres import Database, Transaction
+from shared.settings import Settings
+from shared.statements import STATEMENTS
+
+
+@dataclass(frozen=True)
+class Fence:
+    """The right of one run to write for a job and shard."""
+
+    job: str
+    shard: int
+    run_id: int
+
+    def hold(self, transaction: Transaction) -> None:
+        """Hold the right to the end of the transaction. Raises Fenced when a newer run has it."""
+        try:
+            row = transaction.row(STATEMENTS["hold_fence"], job=self.job, shard=self.shard, run_id=self.run_id)
+        except LockLost as error:
+            raise Unavailable("postgres", f"The fence of {self.job} is being taken over. Try again.") from error
+        if row is None:
+            raise Fenced(f"A newer run of {self.job} took over from run {self.run_id}; this one stopped.")
+
+
+class Batch:
+    """One writing transaction of a job, and what it counts."""
+
+    def __init__(self, transaction: Transaction) -> None:
+        self.row = transaction.row
+        self.rows = transaction.rows
+        self.execute = transaction.execute
+        self.counted: Counter[str] = Counter()
+
+    def count(self, **amounts: int) -> None:
+        """Add to the run's counts; they are saved with this transaction, or not at all."""
+        self.counted.update(amounts)
+
+
+@dataclass
+class Context:
+    """Everything that one run of a job may use.
+
+    `now` is the time the run is for, one value for the whole run. `slot` is the firing, if any. `limit` is the largest
+    number of items to treat, None for all. `earlier` holds the counts of the slot's previous attempts, `counts` this
+    run's own.
+    """
+
+    job: Job
+    now: datetime
+    slot: datetime | None
+    dry_run: bool
+    limit: int | None
+    settings: Settings
+    deadline_at: datetime
+    database: Database
+    clock: Clock
+    log: Log
+    wait: Callable[[float], object]
+    fence: Fence | None = None
+    earlier: Mapping[str, int] = field(default_factory=dict)
+    counts: Counter[str] = field(default_factory=Counter)
+
+    def time_left(self) -> float:
+        """Seconds until the run must have stopped; zero or less when it must stop now."""
+        return (self.deadline_at - self.clock.now()).total_seconds()
+
+    def total(self, name: str) -> int:
+        """A count over all attempts of the slot, this one included."""
+        return self.earlier.get(name, 0) + self.counts[name]
+
+    @contextmanager
+    def batch(self, *, durable: bool = True) -> Iterator[Batch]:
+        """A transaction that may write, under the fence. Raises Fenced when a newer run took over.
+
+        With durable=False its commit does not wait for the disk: a server that crashes may lose it as a whole. The
+        run's last commit waits for the disk, and for all before it.
+        """
+        if self.fence is None:
+            raise AssertionError("a dry run has no fence and writes nothing")
+        with self.database.transaction() as transaction:
+            self.fence.hold(transaction)
+            if not durable:
+                transaction.rows(STATEMENTS["commit_without_waiting"])
+            batch = Batch(transaction)
+            yield batch
+            total = self.counts + batch.counted
+            if batch.counted:
+                saved = transaction.execute(
+                    STATEMENTS["save_counts"], run_id=self.fence.run_id, counts=json.dumps(total)
+                )
+                if not saved:
+                    raise Fenced(f"Run {self.fence.run_id} of {self.job.name} was closed by another; it stopped.")
+        self.counts = total
+
+    @contextmanager
+    def reading(self) -> Iterator[Transaction]:
+        """A transaction in which the server refuses every write."""
+        with self.database.transaction(read_only=True) as transaction:
+            yield transaction
+
+    def item_failed(self, item: str, reason: str) -> None:
+        """Count one item that could not be done, and log why. `item` is its key."""
+        self.counts["failed_count"] += 1
+        run_id = self.fence.run_id if self.fence else None
+        self.log.write(
+            "ERROR",
+            f"{self.job.name}: one item failed: {reason}",
+            job=self.job.name,
+            run_id=run_id,
+            item=item,
+            event="item",
+        )

@@ -1,0 +1,91 @@
+"""What one invocation shares with others through Redis, and through PostgreSQL's locks where Redis is absent or lost.
+
+Redis lost is no reason to stop: the run goes on under advisory locks, and its answer says so. An overlap with a run
+that holds only the Redis lock is left to the fence.
+"""
+
+from collections.abc import Callable
+from datetime import datetime
+from typing import TYPE_CHECKING, TypeVar
+
+from shared.errors import MaintenanceError, Misconfigured, Unavailable
+from shared.job import Job
+from shared.locks import Busy, HeldLease, Lease, PostgresLocks
+from shared.outcome import Outcome
+from shared.results import SlotResults
+from shared.services import Services
+
+if TYPE_CHECKING:
+    from shared.redis_store import RedisStore
+
+T = TypeVar("T")
+
+
+class Coordination:
+    """The locks and the stored results of one job and shard, for one invocation.
+
+    `degraded` turns true when the installation has a Redis and it does not answer; it is not asked again then.
+    """
+
+    def __init__(self, services: Services, job: Job, shard: int) -> None:
+        self._services = services
+        self._job = job
+        self._shard = shard
+        self.degraded = False
+
+    def stored_result(self, slot: datetime) -> Outcome | None:
+        """The result that Redis keeps for a slot, if any. Raises Misconfigured when Redis refuses the login."""
+        return self._with_redis(lambda redis: self._results(redis).get(self._job, self._shard, slot))
+
+    def store_result(self, slot: datetime, outcome: Outcome) -> None:
+        """Let Redis keep a slot's result. If it cannot, the ledger in PostgreSQL has it all the same."""
+        try:
+            self._with_redis(lambda redis: self._results(redis).put(self._job, self._shard, slot, outcome))
+        except Misconfigured as error:
+            self._lost(error)
+
+    def lease(self) -> HeldLease | Busy:
+        """Take the locks for this run, or say why not. Raises Unavailable or Misconfigured."""
+        lease = self._with_redis(self._redis_lease)
+        if lease is None:
+            lease = self._postgres_lease()
+        if isinstance(lease, Busy):
+            return lease
+        ttl_seconds = self._services.settings.lock_ttl_seconds
+        return HeldLease(lease, otherwise=self._postgres_lease, on_loss=self._lost, ttl_seconds=ttl_seconds)
+
+    def _results(self, redis: "RedisStore") -> SlotResults:
+        settings = self._services.settings
+        return SlotResults(redis, str(settings.database), settings.result_ttl_hours)
+
+    def _redis_lease(self, redis: "RedisStore") -> Lease | Busy:
+        from shared.redis_store import RedisLocks  # imported late, like the client itself
+
+        settings = self._services.settings
+        locks = RedisLocks(redis, settings.lock_ttl_seconds, settings.max_concurrent_jobs)
+        return locks.acquire(self._job.name, self._shard)
+
+    def _postgres_lease(self) -> Lease | Busy:
+        settings = self._services.settings
+        locks = PostgresLocks(self._services.database, settings.lock_ttl_seconds, settings.max_concurrent_jobs)
+        return locks.acquire(self._job.name, self._shard)
+
+    def _with_redis(self, action: "Callable[[RedisStore], T]") -> T | None:
+        redis = None if self.degraded else self._services.redis
+        if redis is None:
+            return None
+        try:
+            return action(redis)
+        except Unavailable as error:
+            self._lost(error)
+            return None
+
+    def _lost(self, error: MaintenanceError) -> None:
+        """Note, and warn once, that Redis is lost."""
+        # Without a Redis, what was lost is a session with advisory locks, and that is no change of ways.
+        if self._services.settings.redis is None or self.degraded:
+            return
+        self.degraded = True
+        self._services.log.write(
+            "WARNING", f"{error} The run goes on under PostgreSQL's locks.", event="degraded", job=self._job.name
+        )

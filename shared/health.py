@@ -1,0 +1,81 @@
+"""The health check: is each dependency there, and is each job on time. It runs nothing.
+
+A line a job is logged, because lateness of a daily or weekly job cannot be seen by an absence of log lines: Cloud
+Monitoring looks back a day at most.
+"""
+
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+
+from shared.clock import format_rfc3339
+from shared.errors import MaintenanceError, Misconfigured, Unavailable
+from shared.job import Job
+from shared.postgres import Row
+from shared.services import Services
+from shared.start_check import check_start
+from shared.statements import STATEMENTS
+
+# A firing's attempts may start so much before its time: clocks differ by minutes.
+_CLOCK_SKEW = timedelta(seconds=300)
+# Beside its timeout, an attempt has 90 s to answer.
+_ANSWER_SECONDS = 90
+
+
+def health(services: Services, asked: Job, jobs: Mapping[str, Job]) -> dict[str, object]:
+    """Look at everything once. `asked` is the job whose function was asked; all jobs are reported.
+
+    Raises Unavailable when PostgreSQL cannot be reached and Misconfigured when a setting or the schema is wrong.
+    """
+    now = services.clock.now()
+    settings = services.settings
+    checks: dict[str, str] = {"postgres": "ok"}
+    with services.database.transaction(read_only=True) as transaction:
+        state = check_start(transaction, asked.name, settings, now)
+        history = {row["job"]: row for row in transaction.rows(STATEMENTS["job_history"], dry_run=settings.report_only)}
+    try:
+        if services.redis is not None:
+            services.redis.ping()
+            checks["redis"] = "ok"
+    except (Unavailable, Misconfigured) as error:
+        checks["redis"] = str(error)
+    lines = []
+    for job in jobs.values():
+        row = history.get(job.name)
+        line: dict[str, object] = {
+            "job": job.name,
+            "last_success": row["finished_at"] if row else None,
+            "next_firing": job.next_firing(now),
+            "overdue": is_overdue(job, now, state.bound_at, row),
+            "waiting": _waiting(services, job, now),
+        }
+        late = bool(line["overdue"])
+        services.log.write(
+            "WARNING" if late else "INFO", f"{job.name} is {'overdue' if late else 'on time'}", event="health", **line
+        )
+        lines.append({name: format_rfc3339(v) if isinstance(v, datetime) else v for name, v in line.items()})
+    return {"success": True, "status": "healthy", "message": "PostgreSQL answers.", "checks": checks, "jobs": lines}
+
+
+def is_overdue(job: Job, now: datetime, bound_at: datetime, last_success: Row | None) -> bool:
+    """Whether a firing has had time for all its attempts and no full success has come since.
+
+    `last_success` has the newest `started_at` and `slot` of the job's successes. A firing before `bound_at`, when this
+    database began to belong here, counts for nothing.
+    """
+    patience = timedelta(seconds=(job.retries + 1) * (job.timeout_seconds + _ANSWER_SECONDS))
+    firing = job.last_firing(now - patience)
+    if firing <= bound_at:
+        return False
+    if last_success is None:
+        return True
+    started_since = last_success["started_at"] >= firing - _CLOCK_SKEW
+    return not started_since and (last_success["slot"] is None or last_success["slot"] < firing)
+
+
+def _waiting(services: Services, job: Job, now: datetime) -> Mapping[str, int] | None:
+    """What waits for a job; None where this function's login may not look, or looking takes too long."""
+    try:
+        with services.database.transaction(read_only=True) as transaction:
+            return job.load().waiting(transaction, now, services.settings)
+    except MaintenanceError:
+        return None

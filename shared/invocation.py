@@ -1,0 +1,105 @@
+"""What a request asks for: read from its headers and body, and nothing guessed.
+
+A firing of Cloud Scheduler carries X-CloudScheduler-ScheduleTime, RFC 3339, the same for every retry of that firing
+("Cloud Scheduler, HTTP target", headers). It names the slot. A forced run may carry the next firing's time, or none.
+"""
+
+import json
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+
+from shared.clock import parse_rfc3339
+from shared.errors import BadRequest
+
+SCHEDULE_TIME_HEADER = "X-CloudScheduler-ScheduleTime"
+# Clocks differ by minutes at most; a slot further ahead than this is the next firing's, carried by a forced run.
+_SLOT_AHEAD = timedelta(seconds=300)
+_FIELDS = ("dry_run", "force", "limit", "as_of")
+_LONGEST_HEADER = 64
+
+
+@dataclass(frozen=True)
+class Invocation:
+    """One request to run a job. `slot` is the firing it answers, None where it answers none."""
+
+    trigger: str = "manual"
+    slot: datetime | None = None
+    dry_run: bool = False
+    force: bool = False
+    limit: int | None = None
+    as_of: datetime | None = None
+
+
+def parse_invocation(schedule_time: str | None, body: bytes, now: datetime) -> Invocation:
+    """Read a request: its ScheduleTime header, if it has one, and its body.
+
+    Raises BadRequest, naming the field, for anything that the contract does not know.
+    """
+    invocation = _from_body(body)
+    slot = _slot(schedule_time)
+    if slot is None or slot > now + _SLOT_AHEAD:
+        return invocation
+    scheduled = replace(invocation, trigger="schedule")
+    if invocation.dry_run or invocation.force or invocation.limit is not None:
+        return scheduled
+    return replace(scheduled, slot=slot)
+
+
+def _slot(header: str | None) -> datetime | None:
+    if header is None:
+        return None
+    try:
+        return parse_rfc3339(header.strip()[:_LONGEST_HEADER])
+    except ValueError:
+        raise BadRequest(
+            SCHEDULE_TIME_HEADER,
+            f"The header {SCHEDULE_TIME_HEADER} must be an RFC 3339 time, such as 2026-01-01T00:30:00Z.",
+        ) from None
+
+
+def _from_body(body: bytes) -> Invocation:
+    if not body.strip():
+        return Invocation()
+    fields = _object(body)
+    for name in fields:
+        if name not in _FIELDS:
+            shown = name[:_LONGEST_HEADER]
+            raise BadRequest(shown, f"The body has the unknown field {shown!r}; known: {', '.join(_FIELDS)}.")
+    for name in ("dry_run", "force"):
+        if not isinstance(fields.get(name, False), bool):
+            raise BadRequest(name, f"{name} must be true or false.")
+    limit = fields.get("limit")
+    if "limit" in fields and (not isinstance(limit, int) or isinstance(limit, bool) or limit < 1):
+        raise BadRequest("limit", "limit must be a whole number of 1 or more.")
+    dry_run = fields.get("dry_run") is True
+    return Invocation(
+        dry_run=dry_run,
+        force=fields.get("force") is True,
+        limit=limit if isinstance(limit, int) else None,
+        as_of=_as_of(fields["as_of"], dry_run) if "as_of" in fields else None,
+    )
+
+
+def _object(body: bytes) -> dict[str, object]:
+    def once_each(pairs: list[tuple[str, object]]) -> dict[str, object]:
+        found = dict(pairs)
+        if len(found) != len(pairs):
+            raise BadRequest("body", "The body names a field twice.")
+        return found
+
+    try:
+        value = json.loads(body, object_pairs_hook=once_each)
+    except (ValueError, RecursionError):
+        raise BadRequest("body", "The body must be empty or a JSON object; this is no JSON.") from None
+    if not isinstance(value, dict):
+        raise BadRequest("body", "The body must be empty or a JSON object; this is another kind of value.")
+    return value
+
+
+def _as_of(value: object, dry_run: bool) -> datetime:
+    if not dry_run:
+        raise BadRequest("as_of", "as_of goes only with dry_run: true.")
+    try:
+        return parse_rfc3339(value if isinstance(value, str) else "")
+    except ValueError:
+        raise BadRequest("as_of", "as_of must be an RFC 3339 time, such as 2026-01-01T00:30:00Z.") from None

@@ -1,0 +1,182 @@
+"""The ledger of runs: what was started, what came of it, and which firings are done for good.
+
+A slot that completed is answered again from its stored result, without running. Redis keeps the result for a day;
+maintenance.runs keeps it for good and is asked when Redis has lost it, and once more in the transaction that inserts
+the run and raises the fence.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from shared.context import Fence
+from shared.errors import Fenced, LockLost, MaintenanceError, Unavailable
+from shared.job import Job
+from shared.outcome import Outcome, Status
+from shared.postgres import Database, Row, Transaction
+from shared.statements import STATEMENTS
+
+# Longer than idle_in_transaction_session_timeout: by then the server has ended a stopped process's transaction.
+_TAKEOVER_WAIT_MS = 15_000
+
+
+@dataclass(frozen=True)
+class NewRun:
+    """A run as it is recorded at its start."""
+
+    job: Job
+    shard: int
+    slot: datetime | None
+    trigger: str
+    dry_run: bool
+    started_at: datetime
+    deadline_at: datetime
+    revision: str | None
+
+
+@dataclass(frozen=True)
+class Begun:
+    """A run that may write now, and the counts of its slot's earlier attempts."""
+
+    fence: Fence
+    earlier: Mapping[str, int]
+
+
+class Ledger:
+    """Reads and writes maintenance.runs and maintenance.fences."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def completed(self, job: Job, shard: int, slot: datetime) -> Outcome | None:
+        """The stored result of a slot that completed, or None."""
+        with self._database.transaction(read_only=True) as transaction:
+            return _replay(job, slot, _attempts(transaction, job, shard, slot))
+
+    def begin(self, run: NewRun) -> Begun | Outcome:
+        """Record a run and raise the fence to it; or give the stored result, if its slot has completed meanwhile.
+
+        Older runs of the job that never ended are closed as lost. Raises Fenced when a newer run has begun already,
+        Unavailable when an older one's transaction does not end.
+        """
+        job, shard = run.job, run.shard
+        try:
+            with self._database.transaction() as transaction:
+                transaction.limit_lock_wait(_TAKEOVER_WAIT_MS)
+                run_id = _insert(transaction, run, "running")
+                raised = transaction.row(STATEMENTS["raise_fence"], job=job.name, shard=shard, run_id=run_id)
+                if raised is None:
+                    raise Fenced(f"A newer run of {job.name} began a moment before; this one did not start.")
+                # Looked up only now, in a later statement: what an older run committed before it let go of the fence
+                # is visible to this one.
+                attempts = _attempts(transaction, job, shard, run.slot) if run.slot else []
+                earlier = [attempt for attempt in attempts if attempt["id"] != run_id]
+                done = _replay(job, run.slot, earlier) if run.slot else None
+                if done is not None:
+                    raise _AlreadyDoneError(done)
+                transaction.execute(
+                    STATEMENTS["close_lost_runs"], job=job.name, shard=shard, run_id=str(run_id), now=run.started_at
+                )
+        except _AlreadyDoneError as already:
+            return already.outcome
+        except LockLost as error:
+            raise Unavailable(
+                "postgres", f"An older run of {job.name} does not let go of its fence. Try again."
+            ) from error
+        return Begun(Fence(job.name, shard, run_id), _sum(job, earlier))
+
+    def finish(self, fence: Fence, ended: "Ended") -> None:
+        """Close a run with what came of it. Raises Fenced when a newer run has taken over."""
+        with self._database.transaction() as transaction:
+            fence.hold(transaction)
+            closed = transaction.execute(
+                STATEMENTS["finish_run"],
+                run_id=fence.run_id,
+                status=ended.status.value,
+                finished_at=ended.at,
+                counts=json.dumps(ended.counts),
+                message=ended.message,
+                error_type=ended.error_type,
+                error_id=ended.error_id,
+            )
+            if not closed:
+                raise Fenced(f"Run {fence.run_id} of {fence.job} was closed by another; it stopped.")
+
+    def record(self, run: NewRun, ended: "Ended") -> int:
+        """Record a run that held no fence, all at once: a dry run or a paused one. Gives its id."""
+        with self._database.transaction() as transaction:
+            return _insert(transaction, run, ended.status.value, ended)
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a run ended, as it is recorded: its own counts, not its slot's."""
+
+    status: Status
+    message: str
+    counts: Mapping[str, int]
+    at: datetime
+    error_type: str | None = None
+    error_id: str | None = None
+
+
+def full_success(job: Job, counts: Mapping[str, int]) -> bool:
+    """Whether a completed run did anything but fail: false when items failed and not one was done."""
+    return not counts.get("failed_count") or counts.get(job.counts[0], 0) > 0
+
+
+class _AlreadyDoneError(MaintenanceError):
+    """Leaves the transaction of `begin`, so that nothing of it is kept."""
+
+    def __init__(self, outcome: Outcome) -> None:
+        super().__init__("the slot completed a moment ago")
+        self.outcome = outcome
+
+
+def _insert(transaction: Transaction, run: NewRun, status: str, ended: Ended | None = None) -> int:
+    row = transaction.row(
+        STATEMENTS["insert_run"],
+        job=run.job.name,
+        shard=run.shard,
+        slot=run.slot,
+        trigger=run.trigger,
+        status=status,
+        dry_run=run.dry_run,
+        started_at=run.started_at,
+        finished_at=ended.at if ended else None,
+        deadline_at=run.deadline_at,
+        counts=json.dumps(ended.counts if ended else {}),
+        message=ended.message if ended else None,
+        revision=run.revision,
+    )
+    return int(row["id"]) if row else 0
+
+
+def _attempts(transaction: Transaction, job: Job, shard: int, slot: datetime) -> Sequence[Row]:
+    return transaction.rows(STATEMENTS["slot_attempts"], job=job.name, shard=shard, slot=slot)
+
+
+def _replay(job: Job, slot: datetime, attempts: Sequence[Row]) -> Outcome | None:
+    completed = next((attempt for attempt in attempts if attempt["status"] == Status.COMPLETED), None)
+    if completed is None:
+        return None
+    gauges = {name: value for name, value in completed["counts"].items() if name in job.gauges}
+    counts = {**_sum(job, attempts), **gauges}
+    return Outcome(
+        Status.REPLAYED,
+        full_success(job, counts),
+        completed["message"] or "",
+        job.name,
+        run_id=completed["id"],
+        slot=slot,
+        counts=counts,
+    )
+
+
+def _sum(job: Job, attempts: Sequence[Row]) -> dict[str, int]:
+    total: Counter[str] = Counter(dict.fromkeys(job.counts, 0))
+    for attempt in attempts:
+        total.update({name: value for name, value in attempt["counts"].items() if name in job.counts})
+    return dict(total)

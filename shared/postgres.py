@@ -1,0 +1,249 @@
+"""The PostgreSQL adapter: connections, transactions, and what the server's errors mean.
+
+A process that is stopped in the middle must not hold the fence or the service's rows, so every session carries limits
+that the server enforces: idle_in_transaction_session_timeout, statement_timeout, lock_timeout. The last is below
+deadlock_timeout (1 s by default): in a conflict with the service, we are the one that yields.
+"""
+
+import contextlib
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from sqlalchemy import Connection, Engine, create_engine, text
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+
+from shared.database_url import DatabaseTarget
+from shared.errors import DataRejected, LockLost, MaintenanceError, Misconfigured, Unavailable
+from shared.postgres_connect import connector_for
+from shared.sql import Statement
+
+Row = Mapping[str, Any]
+
+# The server's settings for every session of a job; times are in milliseconds, keepalives in seconds.
+SESSION_LIMITS: Mapping[str, str] = {
+    "lock_timeout": "500",
+    "statement_timeout": "60000",
+    "idle_in_transaction_session_timeout": "5000",
+    "default_transaction_isolation": "read committed",
+    "TimeZone": "UTC",
+    # Compiling costs more than it gives for statements that each touch a few thousand rows.
+    "jit": "off",
+    # The server's side of a connection that vanished (no effect on a unix socket).
+    "tcp_keepalives_idle": "10",
+    "tcp_keepalives_interval": "5",
+    "tcp_keepalives_count": "3",
+}
+
+# SQLSTATE classes and codes: "PostgreSQL Error Codes", PostgreSQL documentation, appendix A.
+_LOCK_CODES = {"55P03", "40P01", "40001", "57014"}
+_DATA_CLASSES = {"22", "23", "44", "P0", "09", "27"}
+_DOWN_CLASSES = {"08", "53", "57", "58"}
+_DOWN_CODES = {"25P03", "25P04", "25006"}
+_REFUSED_CLASSES = {"28"}
+_SCHEMA_CODES = {"42P01", "42703", "3F000", "42883", "42704", "42804", "42P10"}
+
+
+class Transaction:
+    """One open transaction. Statements are named ones; what the server answers comes as plain rows."""
+
+    def __init__(self, connection: Connection, target: DatabaseTarget) -> None:
+        self._connection = connection
+        self._target = target
+
+    def rows(self, statement: Statement, **parameters: object) -> Sequence[Row]:
+        """Run a statement and give its rows. Raises Unavailable, Misconfigured, LockLost or DataRejected."""
+        with translated(self._target):
+            return self._connection.execute(text(statement.text), parameters).mappings().all()  # type: ignore[return-value]
+
+    def row(self, statement: Statement, **parameters: object) -> Row | None:
+        """Run a statement and give its first row, or None where there is none."""
+        rows = self.rows(statement, **parameters)
+        return rows[0] if rows else None
+
+    def execute(self, statement: Statement, **parameters: object) -> int:
+        """Run a statement that gives no rows; give how many rows it touched."""
+        with translated(self._target):
+            return self._connection.execute(text(statement.text), parameters).rowcount
+
+    def limit_lock_wait(self, milliseconds: int) -> None:
+        """Wait so long for a lock in the rest of this transaction, in place of the session's limit."""
+        with translated(self._target):
+            self._connection.execute(
+                text("SELECT set_config('lock_timeout', :limit, true)"), {"limit": f"{milliseconds}ms"}
+            )
+
+
+class Database:
+    """One database, with a small pool of connections that are made when they are first needed."""
+
+    def __init__(self, target: DatabaseTarget) -> None:
+        self.target = target
+        self._engine: Engine | None = None
+        self._making = threading.Lock()
+
+    @contextmanager
+    def transaction(self, *, read_only: bool = False) -> Iterator[Transaction]:
+        """A transaction: committed at the end of the block, rolled back if the block raises.
+
+        With `read_only` the server refuses every write in it. A connection whose state is in doubt is not used again.
+        """
+        with self._connection() as connection:
+            with translated(self.target):
+                connection.begin()
+            if read_only:
+                with translated(self.target):
+                    connection.execute(text("SET TRANSACTION READ ONLY"))
+            yield Transaction(connection, self.target)
+            with translated(self.target):
+                connection.commit()
+
+    @contextmanager
+    def session(self) -> Iterator["Session"]:
+        """A connection of one's own outside any transaction, closed for good at the end: for session-level locks."""
+        with self._connection() as connection:
+            with translated(self.target):
+                connection.execution_options(isolation_level="AUTOCOMMIT")
+            try:
+                yield Session(connection, self.target)
+            finally:
+                # Closing the session is what releases its locks, whatever state it is in.
+                connection.invalidate()
+
+    def dispose(self) -> None:
+        """Close every pooled connection."""
+        with self._making:
+            if self._engine is not None:
+                self._engine.dispose()
+                self._engine = None
+
+    @contextmanager
+    def _connection(self) -> Iterator[Connection]:
+        with translated(self.target):
+            connection = self._pool().connect()
+        try:
+            yield connection
+        except BaseException as error:
+            self._abandon(connection, error)
+            raise
+        finally:
+            connection.close()
+
+    @staticmethod
+    def _abandon(connection: Connection, error: BaseException) -> None:
+        """Roll back where the connection is known to be good; otherwise drop it, and the server rolls back."""
+        if isinstance(error, MaintenanceError) and not isinstance(error, Unavailable):
+            with contextlib.suppress(SQLAlchemyError, OSError):
+                connection.rollback()
+                return
+        connection.invalidate()
+
+    def _pool(self) -> Engine:
+        with self._making:
+            if self._engine is None:
+                self._engine = make_engine(self.target, SESSION_LIMITS)
+            return self._engine
+
+
+class Session(Transaction):
+    """A connection outside any transaction: each statement commits by itself."""
+
+
+def make_engine(target: DatabaseTarget, server_settings: Mapping[str, str]) -> Engine:
+    """An engine for the target, with these server settings in every session. Nothing connects yet."""
+    return create_engine(
+        "postgresql+pg8000://",
+        creator=connector_for(target, server_settings),
+        pool_pre_ping=True,
+        pool_size=2,
+        max_overflow=8,
+        pool_timeout=5,
+        # Parameters are rows' content, and an error's text goes to the log.
+        hide_parameters=True,
+    )
+
+
+@contextmanager
+def translated(target: DatabaseTarget) -> Iterator[None]:
+    """Turn the driver's errors into ours. What is already ours, or none of the database's, passes through."""
+    try:
+        yield
+    except MaintenanceError:
+        raise
+    except DBAPIError as error:
+        raise meaning(error.orig, target) from error
+    except PoolTimeoutError as error:
+        raise Unavailable("postgres", "All of this process's database connections are in use. Try again.") from error
+    except OSError as error:
+        # pg8000 lets a socket's own errors through where it reads the first byte of an answer.
+        raise _connection_lost(target) from error
+
+
+def meaning(error: BaseException | None, target: DatabaseTarget) -> MaintenanceError:
+    """What an error of the driver means for the run. Details that quote a row's content are left out."""
+    fields = error.args[0] if error is not None and error.args and isinstance(error.args[0], dict) else None
+    if fields is None:
+        return _connection_lost(target)
+    code, said = fields.get("C", ""), fields.get("M", "")
+    reason = f"{said} (SQLSTATE {code})"
+    if code in _LOCK_CODES:
+        return LockLost(reason)
+    decide: list[tuple[bool, Callable[[], MaintenanceError]]] = [
+        (code in _DOWN_CODES or code[:2] in _DOWN_CLASSES, lambda: _down(target, reason)),
+        (code[:2] in _DATA_CLASSES, lambda: DataRejected(reason)),
+        (code[:2] in _REFUSED_CLASSES, lambda: _login_refused(target, reason)),
+        (code == "3D000", lambda: _no_such_database(target)),
+        (code == "42501", lambda: _no_right(target, reason)),
+        (code in _SCHEMA_CODES, lambda: _schema_differs(target, reason)),
+    ]
+    for applies, make in decide:
+        if applies:
+            return make()
+    return UnforeseenDatabaseError(reason)
+
+
+class UnforeseenDatabaseError(MaintenanceError):
+    """An error of the database that nothing here foresees: a defect of ours, most likely."""
+
+
+def _connection_lost(target: DatabaseTarget) -> Unavailable:
+    return Unavailable("postgres", f"The connection to PostgreSQL at {target.instance} was lost. Try again.")
+
+
+def _down(target: DatabaseTarget, reason: str) -> Unavailable:
+    return Unavailable("postgres", f"PostgreSQL at {target.instance} cannot serve now: {reason}. Try again.")
+
+
+def _login_refused(target: DatabaseTarget, reason: str) -> Misconfigured:
+    return Misconfigured(
+        "DATABASE_URL",
+        f"PostgreSQL at {target.instance} refused the login: {reason}. Check the user and its password.",
+    )
+
+
+def _no_such_database(target: DatabaseTarget) -> Misconfigured:
+    return Misconfigured(
+        "DATABASE_URL", f"PostgreSQL at {target.instance} has no database {target.database!r}. Check the name."
+    )
+
+
+def _no_right(target: DatabaseTarget, reason: str) -> Misconfigured:
+    return Misconfigured(
+        "database rights", f"The login {target.user!r} may not do what this job does: {reason}. Grant it that right."
+    )
+
+
+def _schema_differs(target: DatabaseTarget, reason: str) -> Misconfigured:
+    if "maintenance" in reason:
+        return Misconfigured(
+            "schema maintenance",
+            f"The database {target} lacks the schema `maintenance`, or a part of it: {reason}. "
+            "Run `python -m ops migrate`.",
+        )
+    return Misconfigured(
+        "DATABASE_URL",
+        f"The database {target} lacks a part of the service's own tables: {reason}. "
+        "Check that DATABASE_URL names the service's database.",
+    )

@@ -1,0 +1,157 @@
+"""Opening one connection to PostgreSQL with pg8000, by TCP or unix socket, or through the Cloud SQL connector.
+
+The TCP connection and its TLS are made here rather than by the driver, for three reasons: a server that does not speak
+PostgreSQL is recognised by its first byte, connecting has a shorter time limit than reading an answer, and a peer that
+vanished is noticed by keepalives.
+"""
+
+import contextlib
+import socket
+import struct
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import pg8000.dbapi
+from pg8000.exceptions import DatabaseError, InterfaceError
+
+from shared.database_url import DatabaseTarget, ssl_context
+from shared.errors import Misconfigured, Unavailable
+
+_CONNECT_SECONDS = 5.0
+# Longer than the server's statement_timeout: only a connection that vanished runs into it.
+_ANSWER_SECONDS = 75.0
+_PROBE_SECONDS = 1.0
+_SSL_REQUEST = struct.pack("!ii", 8, 80877103)
+_APPLICATION = "bytereview-maintenance"
+
+Connect = Callable[[], Any]
+
+
+def connector_for(target: DatabaseTarget, startup: Mapping[str, str]) -> Connect:
+    """A function that opens a new connection to the target, with these server settings from the first moment.
+
+    It raises Unavailable when the server cannot be reached or does not answer in seconds, Misconfigured when something
+    else answers there or TLS cannot be had as asked, and the driver's DatabaseError when the server itself refuses.
+    """
+    if target.cloud_sql_instance and not target.socket_folder:
+        # Imported here: the connector costs half a second, which only an installation that uses it should pay.
+        from shared.cloud_sql import CloudSql
+
+        cloud_sql = CloudSql()
+        return lambda: cloud_sql.connect(target, application=_APPLICATION, startup=startup)
+    return lambda: _direct(target, startup)
+
+
+def _direct(target: DatabaseTarget, startup: Mapping[str, str]) -> Any:
+    plain = _open(target)
+    try:
+        # A unix socket never leaves the machine and PostgreSQL offers no TLS on it.
+        sock = plain if target.socket_folder else _with_tls(plain, target)
+    except BaseException:
+        plain.close()
+        raise
+    try:
+        connection = pg8000.dbapi.connect(
+            user=target.user,
+            password=target.password,
+            database=target.database,
+            host=target.host,
+            sock=sock,
+            ssl_context=False,
+            application_name=_APPLICATION,
+            startup_params=dict(startup),
+        )
+    except DatabaseError:
+        sock.close()
+        raise
+    except (OSError, InterfaceError) as error:
+        sock.close()
+        if "SCRAM" in str(error) or "authentication" in str(error).lower():
+            raise Misconfigured(
+                "DATABASE_URL", f"PostgreSQL at {target.instance} wants a login that was not given: a password."
+            ) from error
+        raise _no_answer(target) from error
+    except (KeyError, ValueError, struct.error) as error:
+        sock.close()
+        raise _not_postgresql(target) from error
+    sock.settimeout(_ANSWER_SECONDS)
+    return connection
+
+
+def _open(target: DatabaseTarget) -> socket.socket:
+    try:
+        if target.socket_path:
+            sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            sock.settimeout(_CONNECT_SECONDS)
+            sock.connect(target.socket_path)
+            return sock
+        sock = socket.create_connection((target.host, target.port), _CONNECT_SECONDS)
+    except socket.gaierror as error:
+        if error.errno == socket.EAI_NONAME:
+            raise Misconfigured(
+                "DATABASE_URL", f"The host {target.host!r} in DATABASE_URL is not known. Check its spelling."
+            ) from error
+        raise Unavailable("postgres", f"The host {target.host!r} cannot be looked up now. Try again.") from error
+    except (OSError, UnicodeError) as error:
+        raise Unavailable(
+            "postgres",
+            f"PostgreSQL at {target.instance} accepts no connection: is it running, and reachable from here?",
+        ) from error
+    _notice_a_vanished_peer(sock)
+    return sock
+
+
+def _notice_a_vanished_peer(sock: socket.socket) -> None:
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for option, value in (("TCP_KEEPIDLE", 10), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 3), ("TCP_USER_TIMEOUT", 25_000)):
+        if hasattr(socket, option):  # not every platform has every option
+            sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
+
+
+def _with_tls(sock: socket.socket, target: DatabaseTarget) -> socket.socket:
+    """Ask for TLS as sslmode says. The server's one byte of answer also tells whether it is PostgreSQL."""
+    if target.ssl_mode == "disable":
+        return sock
+    try:
+        sock.sendall(_SSL_REQUEST)
+        answer = sock.recv(1)
+    except OSError as error:
+        if isinstance(error, TimeoutError) and _something_else_answers(target):
+            raise _not_postgresql(target) from error
+        raise _no_answer(target) from error
+    if answer == b"S":
+        try:
+            return ssl_context(target).wrap_socket(sock, server_hostname=target.host)
+        except OSError as error:
+            raise Misconfigured(
+                "DATABASE_URL",
+                f"TLS with PostgreSQL at {target.instance} failed: {getattr(error, 'reason', None) or 'no handshake'}. "
+                "Check sslmode and sslrootcert.",
+            ) from error
+    if answer != b"N":
+        raise _not_postgresql(target)
+    if target.ssl_mode in ("require", "verify-ca", "verify-full"):
+        raise Misconfigured(
+            "DATABASE_URL",
+            f"sslmode={target.ssl_mode} asks for TLS, but PostgreSQL at {target.instance} offers none.",
+        )
+    return sock
+
+
+def _something_else_answers(target: DatabaseTarget) -> bool:
+    """Whether a line of text gets an answer there: PostgreSQL would hang up on it without a word."""
+    with contextlib.suppress(OSError), socket.create_connection((target.host, target.port), _PROBE_SECONDS) as probe:
+        probe.sendall(b"PING\r\n\r\n")
+        return bool(probe.recv(1))
+    return False
+
+
+def _not_postgresql(target: DatabaseTarget) -> Misconfigured:
+    return Misconfigured("DATABASE_URL", f"What answers at {target.instance} is not PostgreSQL. Check host and port.")
+
+
+def _no_answer(target: DatabaseTarget) -> Unavailable:
+    return Unavailable(
+        "postgres", f"PostgreSQL at {target.instance} took the connection but did not answer. Try again."
+    )

@@ -1,0 +1,87 @@
+-- The SQL of the guards and the ledger. Each job has a file like this one for its own.
+-- The schema `maintenance` is ours; see migrations/.
+
+-- name: start_state
+-- What a run must know before it starts: the schema's version, whose database this is, and whether the job is paused.
+SELECT
+    (SELECT max(version_num) FROM maintenance.alembic_version) AS schema_version,
+    identity.instance, identity.database, identity.bound_at,
+    controls.paused_until, controls.by, controls.why
+FROM (SELECT 1) AS always
+LEFT JOIN maintenance.identity ON true
+LEFT JOIN maintenance.controls ON controls.job = :job AND controls.paused_until > :now;
+
+-- name: slot_attempts
+-- Every recorded attempt at one firing of a job, oldest first.
+SELECT id, status, counts, message, started_at, finished_at
+FROM maintenance.runs
+WHERE job = :job AND shard = :shard AND slot = :slot AND NOT dry_run
+ORDER BY id;
+
+-- name: insert_run
+-- Record a run. Its id is its fencing token.
+INSERT INTO maintenance.runs
+    (job, shard, slot, trigger, status, dry_run, started_at, finished_at, deadline_at, counts, message, revision)
+VALUES
+    (:job, :shard, :slot, :trigger, :status, :dry_run, :started_at, :finished_at, :deadline_at,
+     CAST(:counts AS jsonb), :message, :revision)
+RETURNING id;
+
+-- name: raise_fence
+-- Make this run the one that may write. It only ever rises: no row comes back when a newer run holds it already.
+-- Waits for the transactions of an older run that hold the row FOR SHARE.
+INSERT INTO maintenance.fences AS fence (job, shard, run_id)
+VALUES (:job, :shard, :run_id)
+ON CONFLICT (job, shard) DO UPDATE SET run_id = excluded.run_id WHERE fence.run_id < excluded.run_id
+RETURNING run_id;
+
+-- name: hold_fence
+-- Hold the fence for one transaction: no row, no write. Nobody can take over before this transaction ends.
+SELECT run_id FROM maintenance.fences
+WHERE job = :job AND shard = :shard AND run_id = :run_id
+FOR SHARE;
+
+-- name: see_fence
+-- Which run may write now, without holding anything.
+SELECT run_id FROM maintenance.fences WHERE job = :job AND shard = :shard;
+
+-- name: close_lost_runs
+-- Older runs that never ended: their process died, or lives on and will find itself fenced.
+UPDATE maintenance.runs
+SET status = 'lost', finished_at = :now, message = 'Ended without a word; run ' || :run_id || ' took over.'
+WHERE job = :job AND shard = :shard AND status = 'running' AND id < CAST(:run_id AS bigint);
+
+-- name: save_counts
+-- What a run has done so far, in the same transaction as the work itself, so that a kill loses neither without the other.
+UPDATE maintenance.runs SET counts = CAST(:counts AS jsonb) WHERE id = :run_id AND status = 'running';
+
+-- name: commit_without_waiting
+-- Let this transaction's commit not wait for the disk. Only for work that is simply done again when it is lost.
+SELECT set_config('synchronous_commit', 'off', true);
+
+-- name: finish_run
+-- Close a run. No row is touched when a newer run has closed it as lost.
+UPDATE maintenance.runs
+SET status = :status, finished_at = :finished_at, counts = CAST(:counts AS jsonb), message = :message,
+    error_type = :error_type, error_id = :error_id
+WHERE id = :run_id AND status = 'running';
+
+-- name: job_history
+-- The last full success of each job (a limited run is none), and when this database was bound to its environment.
+SELECT
+    runs.job, max(runs.started_at) AS started_at, max(runs.finished_at) AS finished_at, max(runs.slot) AS slot
+FROM maintenance.runs
+WHERE runs.status = 'completed' AND runs.dry_run = :dry_run AND NOT runs.counts ? 'limit'
+GROUP BY runs.job;
+
+-- name: bound_session
+-- End this session when it has been silent for so long, so that a process that was stopped lets go of its locks.
+SELECT set_config('idle_session_timeout', :limit, false);
+
+-- name: try_lock
+-- Take an advisory lock of this session if it is free.
+SELECT pg_try_advisory_lock(:space, :key) AS won;
+
+-- name: sign_of_life
+-- Nothing but an answer.
+SELECT 1 AS alive;

@@ -1,0 +1,133 @@
+"""The Redis adapter: JSON values that expire, and locks with a lease.
+
+Redis may lose everything at any moment. Nothing here is the last word: the ledger and the fence in PostgreSQL are.
+"""
+
+import json
+import random
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import redis
+from redis.backoff import NoBackoff
+from redis.exceptions import AuthenticationError, LockNotOwnedError, NoPermissionError, RedisError
+from redis.lock import Lock
+from redis.retry import Retry
+
+from shared.errors import Misconfigured, Unavailable
+from shared.locks import Busy
+from shared.settings import RedisTarget
+
+_TIMEOUT_SECONDS = 2
+
+
+class RedisStore:
+    """One Redis server. Connects when it is first used."""
+
+    def __init__(self, target: RedisTarget) -> None:
+        self._target = target
+        options: dict[str, Any] = {}
+        if target.ca_cert is not None:
+            options["ssl_ca_data"] = target.ca_cert
+        self._client = redis.Redis.from_url(
+            target.url,
+            socket_connect_timeout=_TIMEOUT_SECONDS,
+            socket_timeout=_TIMEOUT_SECONDS,
+            # One retry mends a pooled connection that the server has closed meanwhile.
+            retry=Retry(NoBackoff(), 1),
+            decode_responses=True,
+            **options,
+        )
+
+    def ping(self) -> None:
+        """Raise Unavailable or Misconfigured unless Redis answers."""
+        with self.translated():
+            self._client.ping()
+
+    def get_json(self, key: str) -> Mapping[str, object] | None:
+        """The JSON object stored under a key. None where there is none, or where something else is stored."""
+        with self.translated():
+            try:
+                value = json.loads(self._client.get(key) or "null")
+            except (redis.ResponseError, ValueError, RecursionError):
+                return None  # another type of value, or no JSON: whatever it is, we did not write it
+        return value if isinstance(value, dict) else None
+
+    def put_json(self, key: str, value: Mapping[str, object], ttl_seconds: int) -> None:
+        """Store a JSON object under a key for so many seconds."""
+        with self.translated():
+            self._client.set(key, json.dumps(value), ex=ttl_seconds)
+
+    def lock(self, key: str, ttl_seconds: int) -> Lock:
+        """A lock on a key that expires by itself: SET NX PX with a random token, released by compare-and-delete."""
+        return Lock(self._client, key, timeout=ttl_seconds, blocking=False, thread_local=False)
+
+    @contextmanager
+    def translated(self) -> Iterator[None]:
+        """Turn the client's errors into Unavailable, or Misconfigured where Redis refuses the login."""
+        try:
+            yield
+        except (AuthenticationError, NoPermissionError) as error:
+            raise Misconfigured(
+                "REDIS_URL", f"Redis at {self._target} refused the login or a command. Check user, password and rights."
+            ) from error
+        except (RedisError, OSError) as error:
+            raise Unavailable("redis", f"Redis at {self._target} does not answer.") from error
+
+    def close(self) -> None:
+        """Close every pooled connection."""
+        self._client.close()
+
+
+class RedisLocks:
+    """One lock a job and shard, and numbered locks of which at most so many are held at once."""
+
+    def __init__(self, store: RedisStore, ttl_seconds: int, capacity: int) -> None:
+        self._store = store
+        self._ttl = ttl_seconds
+        self._capacity = capacity
+
+    def acquire(self, job: str, shard: int) -> "RedisLease | Busy":
+        """Take the job's lock and one of the numbered ones, or say which was not to be had.
+
+        Raises Unavailable when Redis does not answer, Misconfigured when it refuses the login.
+        """
+        with self._store.translated():
+            own = self._store.lock(f"maintenance:{job}:{shard}:lock", self._ttl)
+            if not own.acquire():
+                return Busy.JOB
+            numbers = random.sample(range(1, self._capacity + 1), self._capacity)
+            for number in numbers:
+                numbered = self._store.lock(f"maintenance:running:{number}:lock", self._ttl)
+                if numbered.acquire():
+                    return RedisLease(self._store, (own, numbered))
+            own.release()
+            return Busy.CAPACITY
+
+
+class RedisLease:
+    """Two locks held until released, or until the TTL passes with no renewal."""
+
+    def __init__(self, store: RedisStore, locks: tuple[Lock, ...]) -> None:
+        self._store = store
+        self._locks = locks
+
+    def renew(self) -> None:
+        """Start the TTL anew. A lock that Redis lost is taken again if nobody else has it.
+
+        One that another holds now is left to them: the fence decides. Raises Unavailable or Misconfigured.
+        """
+        with self._store.translated():
+            for lock in self._locks:
+                try:
+                    lock.reacquire()
+                except LockNotOwnedError:
+                    lock.acquire(token=lock.local.token)
+
+    def release(self) -> None:
+        """Give the locks back; one that is no longer ours is left alone. Raises Unavailable or Misconfigured."""
+        with self._store.translated():
+            for lock in self._locks:
+                if lock.owned():
+                    lock.release()

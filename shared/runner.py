@@ -1,0 +1,215 @@
+"""One invocation from its request to its outcome, whatever happens on the way.
+
+The guards stand here in their order, each for one thing: the ledger against repeats, the lock against overlap, the
+fence against a lock that was lost. The fourth, the predicates in each job's SQL, is what keeps the data right.
+"""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import timedelta
+
+from shared.clock import format_rfc3339
+from shared.context import Context, Fence
+from shared.coordination import Coordination
+from shared.errors import Fenced, MaintenanceError
+from shared.failures import outcome_of
+from shared.invocation import Invocation
+from shared.job import Job, JobResult
+from shared.ledger import Begun, Ended, Ledger, NewRun, full_success
+from shared.locks import Busy
+from shared.outcome import Outcome, Status
+from shared.services import Services
+from shared.start_check import Pause, check_start
+
+# A run stops so long before its timeout: time to finish a batch, close the run and answer.
+_STOP_BEFORE_SECONDS = 60
+_SHARD = 0
+_SEVERITY = {
+    Status.INCOMPLETE: "WARNING",
+    Status.FENCED: "WARNING",
+    Status.UNAVAILABLE: "WARNING",
+    Status.MISCONFIGURED: "ERROR",
+    Status.FAILED: "ERROR",
+}
+
+
+def run_job(services: Services, job: Job, invocation: Invocation) -> Outcome:
+    """Run a job once, as asked, and log what came of it. Raises nothing: every error has its outcome."""
+    execution = _Execution(services, job, invocation)
+    try:
+        outcome = execution.run()
+    except Exception as error:  # noqa: BLE001  the boundary: whatever it is, it becomes an answer and a log line
+        outcome = outcome_of(services, job.name, error)
+    outcome = execution.described(outcome)
+    fields = outcome.as_json()
+    severity = _SEVERITY.get(outcome.status, "INFO")
+    event = "finish" if execution.began else "answer"
+    services.log.write(severity, str(fields.pop("message")), event=event, trigger=invocation.trigger, **fields)
+    return outcome
+
+
+class _Execution:
+    """The state of one invocation on its way through the guards."""
+
+    def __init__(self, services: Services, job: Job, invocation: Invocation) -> None:
+        self._services = services
+        self._job = job
+        self._invocation = invocation
+        self._coordination = Coordination(services, job, _SHARD)
+        self._started = services.clock.now()
+        self._dry_run = invocation.dry_run
+        self._slot = invocation.slot
+        self.began = False
+
+    def run(self) -> Outcome:
+        """Pass the guards, run the job, close the run. Raises MaintenanceError where no run was begun."""
+        settings = self._services.settings
+        if settings.report_only:
+            self._dry_run, self._slot = True, None
+        replay = self._coordination.stored_result(self._slot) if self._slot else None
+        if replay is not None:
+            return replay
+        ledger = Ledger(self._services.database)
+        with self._services.database.transaction(read_only=True) as transaction:
+            state = check_start(transaction, self._job.name, settings, self._started)
+        if state.pause is not None:
+            return self._paused(ledger, state.pause)
+        if self._dry_run:
+            return self._without_guards(ledger)
+        replay = ledger.completed(self._job, _SHARD, self._slot) if self._slot else None
+        if replay is not None:
+            return replay
+        lease = self._coordination.lease()
+        if isinstance(lease, Busy):
+            return Outcome(Status.BUSY, False, f"{self._job.name} was not started: {lease.value}.", self._job.name)
+        with lease:
+            begun = ledger.begin(self._new_run())
+            return begun if isinstance(begun, Outcome) else self._under_fence(ledger, begun)
+
+    def described(self, outcome: Outcome) -> Outcome:
+        """The outcome with what is common to all: slot, mode, duration, and what it had to do without."""
+        elapsed = self._services.clock.now() - self._started
+        details = dict(outcome.details)
+        if self._dry_run and not self._invocation.dry_run:
+            details["mode"] = "report"
+        if self._coordination.degraded:
+            details["degraded"] = ["redis"]
+        return replace(
+            outcome,
+            slot=self._slot,
+            dry_run=self._dry_run,
+            duration_ms=max(0, elapsed // timedelta(milliseconds=1)),
+            message=self._services.redact(outcome.message),
+            details=details,
+        )
+
+    def _under_fence(self, ledger: Ledger, begun: Begun) -> Outcome:
+        context = self._context(begun.fence, begun.earlier)
+        self._log_start(context, begun.fence.run_id)
+        error: Exception | None = None
+        gauges: dict[str, int] = {}
+        try:
+            result = self._job.load().run(context)
+        except Exception as raised:  # noqa: BLE001  whatever it is, the run must be closed with it
+            error = raised
+            outcome = outcome_of(self._services, self._job.name, raised)
+        else:
+            gauges = dict(result.gauges)
+            outcome = self._ended_well(context, result)
+        outcome = replace(outcome, run_id=begun.fence.run_id, counts={**self._totals(context), **gauges})
+        try:
+            ledger.finish(begun.fence, self._record_of(outcome, {**context.counts, **gauges}, error))
+        except MaintenanceError as unrecorded:
+            # What is not on record is not over. Being fenced explains everything else; otherwise the first error does.
+            if error is None or isinstance(unrecorded, Fenced):
+                late = outcome_of(self._services, self._job.name, unrecorded)
+                outcome = replace(late, run_id=outcome.run_id, counts=outcome.counts)
+            return outcome
+        if outcome.status is Status.COMPLETED and self._slot is not None:
+            self._coordination.store_result(self._slot, outcome)
+        return outcome
+
+    def _without_guards(self, ledger: Ledger) -> Outcome:
+        """A dry run: it takes neither slot nor lock nor fence, and is recorded when it is over."""
+        context = self._context(None, {})
+        self._log_start(context, None)
+        result = self._job.load().run(context)
+        counts = {**self._totals(context), **result.gauges}
+        outcome = replace(self._ended_well(context, result), counts=counts)
+        return replace(outcome, run_id=ledger.record(self._new_run(), self._record_of(outcome, counts, None)))
+
+    def _paused(self, ledger: Ledger, pause: Pause) -> Outcome:
+        until = format_rfc3339(pause.until)
+        message = f"{self._job.name} is paused until {until} by {pause.by}: {pause.why}"
+        details = {"paused_until": until, "paused_by": pause.by, "paused_why": pause.why}
+        outcome = Outcome(Status.PAUSED, True, message, self._job.name, details=details)
+        return replace(outcome, run_id=ledger.record(self._new_run(), self._record_of(outcome, {}, None)))
+
+    def _ended_well(self, context: Context, result: JobResult) -> Outcome:
+        status = Status.COMPLETED if result.complete else Status.INCOMPLETE
+        success = result.complete and full_success(self._job, self._totals(context))
+        return Outcome(status, success, result.message, self._job.name)
+
+    def _totals(self, context: Context) -> dict[str, int]:
+        """The counts over all attempts of the slot, every declared one named."""
+        return {name: context.total(name) for name in (*self._job.counts, *context.counts)}
+
+    def _record_of(self, outcome: Outcome, counts: dict[str, int], error: Exception | None) -> Ended:
+        error_id = outcome.details.get("error_id")
+        return Ended(
+            outcome.status,
+            self._services.redact(outcome.message),
+            counts,
+            self._services.clock.now(),
+            error_type=type(error).__name__ if error else None,
+            error_id=str(error_id) if error_id else None,
+        )
+
+    def _context(self, fence: Fence | None, earlier: Mapping[str, int]) -> Context:
+        limit = self._invocation.limit
+        return Context(
+            job=self._job,
+            now=self._invocation.as_of or self._started,
+            slot=self._slot,
+            dry_run=self._dry_run,
+            limit=limit,
+            settings=self._services.settings,
+            deadline_at=self._new_run().deadline_at,
+            database=self._services.database,
+            clock=self._services.clock,
+            log=self._services.log,
+            wait=self._services.wait,
+            fence=fence,
+            earlier=earlier,
+            # On record with the counts, because a limited run is no full success, however it ends.
+            counts=Counter() if limit is None else Counter(limit=limit),
+        )
+
+    def _new_run(self) -> NewRun:
+        settings = self._services.settings
+        seconds = (settings.job_timeout_seconds or self._job.timeout_seconds) - _STOP_BEFORE_SECONDS
+        return NewRun(
+            job=self._job,
+            shard=_SHARD,
+            slot=self._slot,
+            trigger=self._invocation.trigger,
+            dry_run=self._dry_run,
+            started_at=self._started,
+            deadline_at=self._started + timedelta(seconds=seconds),
+            revision=settings.revision,
+        )
+
+    def _log_start(self, context: Context, run_id: int | None) -> None:
+        self.began = True
+        self._services.log.write(
+            "INFO",
+            f"{self._job.name} started",
+            event="start",
+            job=self._job.name,
+            run_id=run_id,
+            slot=self._slot,
+            trigger=self._invocation.trigger,
+            dry_run=self._dry_run,
+            deadline_at=context.deadline_at,
+        )

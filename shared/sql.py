@@ -1,0 +1,47 @@
+"""SQL in named, described statements, so that a DBA can read and judge each by itself.
+
+A file of statements looks like this; a statement without a description is refused:
+
+    -- name: count_things
+    -- How many things there are, by kind.
+    SELECT kind, count(*) FROM things GROUP BY kind;
+
+Parameters are written `:name` (SQLAlchemy's text form).
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+_NAME_LINE = re.compile(r"^-- name: (?P<name>[a-z][a-z0-9_]*)$", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Statement:
+    """One SQL statement: what it is called, what it is for, and its text with :named parameters."""
+
+    name: str
+    description: str
+    text: str
+
+
+def load_statements(path: Path) -> Mapping[str, Statement]:
+    """Read a file of named statements; give them by name.
+
+    Raises ValueError for text before the first name, a name twice, or a statement with no description or no SQL.
+    """
+    preamble, *parts = _NAME_LINE.split(path.read_text(encoding="utf-8"))
+    if any(line and not line.startswith("--") for line in preamble.splitlines()):
+        raise ValueError(f"{path.name}: SQL before the first '-- name:' line")
+    statements: dict[str, Statement] = {}
+    for name, body in zip(parts[::2], parts[1::2], strict=True):
+        lines = body.strip().splitlines()
+        comments = [line for line in lines if line.startswith("--")]
+        sql = "\n".join(line for line in lines if not line.startswith("--")).strip().rstrip(";")
+        if name in statements:
+            raise ValueError(f"{path.name}: statement {name} stands there twice")
+        if not comments or not sql:
+            raise ValueError(f"{path.name}: statement {name} needs a description and SQL")
+        statements[name] = Statement(name, " ".join(line.lstrip("- ") for line in comments), sql)
+    return statements
