@@ -13,7 +13,7 @@ from sqlalchemy import Connection, text
 
 import shared.migrations
 from shared.database_url import DatabaseTarget
-from shared.errors import Misconfigured
+from shared.errors import LockLost, Misconfigured, Unavailable
 from shared.postgres import make_engine, translated
 
 # Any number, as long as it is always the same one.
@@ -55,6 +55,11 @@ def migrate(target: DatabaseTarget, now: datetime) -> Migrated:
             version = upgrade_schema(connection)
             bind_identity(connection, target, now)
             return Migrated(str(target), before, version)
+    except LockLost as error:
+        raise Unavailable(
+            "postgres",
+            f"Another session holds a lock that the migration needs: {error}. Nothing was changed. Try again.",
+        ) from error
     finally:
         engine.dispose()
 

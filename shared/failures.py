@@ -2,7 +2,7 @@
 
 import uuid
 
-from shared.errors import Fenced, Misconfigured, Unavailable
+from shared.errors import Fenced, LockLost, Misconfigured, Unavailable
 from shared.outcome import Outcome, Status
 from shared.services import Services
 
@@ -16,6 +16,9 @@ def outcome_of(services: Services, job: str, error: Exception) -> Outcome:
         return Outcome(Status.FENCED, False, str(error), job)
     if isinstance(error, Unavailable):
         return Outcome(Status.UNAVAILABLE, False, str(error), job, details={"service": error.service})
+    if isinstance(error, LockLost):
+        message = f"PostgreSQL did not get to it in time: {error}. Try again."
+        return Outcome(Status.UNAVAILABLE, False, message, job, details={"service": "postgres"})
     if isinstance(error, Misconfigured):
         return Outcome(Status.MISCONFIGURED, False, str(error), job, details={"setting": error.setting})
     error_id = uuid.uuid4().hex

@@ -55,3 +55,10 @@ class Services:
         from shared.redis_store import RedisStore
 
         return RedisStore(self.settings.redis)
+
+    def close(self) -> None:
+        """Close the connections of the clients that were made."""
+        if "database" in self.__dict__:
+            self.database.dispose()
+        if self.__dict__.get("redis") is not None:
+            self.__dict__["redis"].close()

@@ -139,7 +139,7 @@ def _dry_run(ctx: Context, month: Month) -> JobResult:
     gauges = _what_waits(ctx)
     due = gauges["due_count"] if ctx.limit is None else min(gauges["due_count"], ctx.limit)
     ctx.counts["updated_count"] = due
-    return JobResult(f"Dry run: period reset would move {due} free users to {month}", gauges=gauges)
+    return JobResult(f"Dry run: period reset would move {_users(ctx)} to {month}", gauges=gauges)
 
 
 def _what_waits(ctx: Context) -> dict[str, int]:
@@ -161,4 +161,5 @@ def _completed(ctx: Context) -> str:
 
 
 def _users(ctx: Context) -> str:
-    return f"{ctx.total('updated_count')} free users"
+    count = ctx.total("updated_count")
+    return f"{count} free user{'' if count == 1 else 's'}"
