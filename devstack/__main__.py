@@ -1,0 +1,68 @@
+"""`make dev`: a dev stack with a prepared database, kept up until Ctrl-C."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import signal
+import sys
+from collections.abc import Mapping
+from datetime import UTC, datetime
+
+import click
+
+from devstack.prepared import prepare
+from devstack.stack import terminated_cleanly
+from devstack.telling import Teller, closed_calmly, exit_code
+from functions.registry import JOBS
+from shared.clock import format_rfc3339
+
+PER_KIND = 500
+
+_NEXT = """
+# Then, in the repository's folder, serve a function and fire it from a third terminal:
+.venv/bin/functions-framework --target={job}
+curl -X POST http://localhost:8080/ -H 'X-CloudScheduler: true' \\
+  -H 'X-CloudScheduler-JobName: {kebab}' \\
+  -H 'X-CloudScheduler-ScheduleTime: {slot}'
+curl -X POST http://localhost:8080/ -d '{{"dry_run": true}}'
+curl http://localhost:8080/
+
+# The schema is migrated already; repeating it is harmless:
+.venv/bin/python -m ops migrate
+
+# Ctrl-C stops the servers and removes this database.
+"""
+
+
+def main(environ: Mapping[str, str]) -> int:
+    """Keep the stack up until Ctrl-C or SIGTERM, its normal end; give the process's exit code."""
+
+    def work() -> None:
+        teller = Teller()
+        with terminated_cleanly(), closed_calmly() as cleanup:
+            now = datetime.now(UTC)
+            prepared = prepare(environ, teller, cleanup, purpose="dev", per_kind=PER_KIND, now=now)
+            try:
+                _tell(prepared.settings, now)
+                while True:
+                    signal.pause()
+            except (KeyboardInterrupt, SystemExit):
+                click.echo("\nStopping …")
+        click.echo("Stopped: nothing is left.")
+
+    return exit_code(work)
+
+
+def _tell(settings: Mapping[str, str], now: datetime) -> None:
+    # Not by rich, which would break the lines that are to be copied.
+    click.echo("\n# In another terminal:")
+    for name, value in settings.items():
+        click.echo(f"export {name}={shlex.quote(value)}")
+    job = JOBS["period_reset"]
+    slot = format_rfc3339(job.last_firing(now))
+    click.echo(_NEXT.format(job=job.name, kebab=job.name.replace("_", "-"), slot=slot))
+
+
+if __name__ == "__main__":
+    sys.exit(main(os.environ))
