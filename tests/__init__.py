@@ -1,0 +1,1 @@
+"""The tests, all on real servers."""

@@ -1,0 +1,343 @@
+"""The demo shows what it says, `make dev` keeps a usable stack up, and neither leaves anything behind."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import secrets
+import shlex
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import psutil  # type: ignore[import-untyped]
+import pytest
+from sqlalchemy import text
+
+from devstack import guardian
+from devstack.databases import create_database
+from devstack.serving import REPOSITORY, Served, ask, fire
+from devstack.stack import ROOT, Stack
+from functions.registry import JOBS
+from shared.database_url import database_target
+from shared.postgres import make_engine
+
+PATIENCE_S = 60.0
+Start = Callable[..., "Owner"]
+
+
+class Owner:
+    """A command in a process of its own; remembers every descendant that it was seen with."""
+
+    def __init__(self, module: str, home: Path, **settings: str) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", module],
+            cwd=REPOSITORY,
+            env={"PATH": os.environ["PATH"], "HOME": str(home), "TMPDIR": str(home), **settings},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            encoding="utf-8",
+        )
+        self.said = ""
+        self._family: set[psutil.Process] = set()
+
+    def read_until(self, fact: str = "") -> bool:
+        """Read lines until one has the fact, or to the end; whether it was found."""
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            self.said += line
+            self.look()
+            if fact and fact in line:
+                return True
+        return False
+
+    def look(self) -> None:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            self._family.update(psutil.Process(self.process.pid).children(recursive=True))
+
+    def programs(self) -> str:
+        """The command lines of all descendants that still are there."""
+        lines = []
+        for process in self._family:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                lines.append(shlex.join(process.cmdline()))
+        return "\n".join(lines)
+
+    def end(self, number: signal.Signals) -> int:
+        self.look()
+        self.process.send_signal(number)
+        self.read_until()
+        return self.process.wait(PATIENCE_S)
+
+    def left(self) -> list[object]:
+        """What there still is of it: descendants, its folder, processes that were started for its folder."""
+        folders = list(ROOT.glob(f"{self.process.pid}-*"))
+        servers = [server for folder in folders for server in guardian.servers_below(folder)]
+        return [*filter(is_alive, self._family), *folders, *servers]
+
+
+def is_alive(process: psutil.Process) -> bool:
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return bool(process.is_running()) and process.status() != psutil.STATUS_ZOMBIE
+    return False
+
+
+@pytest.fixture(autouse=True)
+def interruptible() -> Iterator[None]:
+    """Undo that a shell lets what it starts in the background ignore Ctrl-C: children would inherit it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Start]:
+    """Start commands with a home folder of their own; whatever a test leaves of them is ended afterwards."""
+    started: list[Owner] = []
+
+    def start(module: str, **settings: str) -> Owner:
+        started.append(Owner(module, tmp_path, **settings))
+        return started[-1]
+
+    yield start
+    for owner in started:
+        if owner.process.poll() is None:
+            owner.process.kill()
+        owner.process.wait(PATIENCE_S)
+        assert owner.process.stdout is not None
+        owner.process.stdout.close()
+
+
+@pytest.fixture(scope="module")
+def servers() -> Iterator[Stack]:
+    with Stack({}, postgres_settings={"fsync": "off"}) as stack:
+        yield stack
+
+
+def databases(url: str) -> set[str]:
+    engine = make_engine(database_target({"DATABASE_URL": url}), {"TimeZone": "UTC"})
+    try:
+        with engine.connect() as connection:
+            return set(connection.scalars(text("SELECT datname FROM pg_database")))
+    finally:
+        engine.dispose()
+
+
+def relations(url: str) -> int:
+    engine = make_engine(database_target({"DATABASE_URL": url}), {"TimeZone": "UTC"})
+    try:
+        with engine.connect() as connection:
+            count = connection.scalar(text("SELECT count(*) FROM pg_class WHERE oid >= 16384"))
+            assert isinstance(count, int)
+            return count
+    finally:
+        engine.dispose()
+
+
+# --- the demo
+
+
+def test_the_demo_shows_the_reset_and_its_guards(start: Start, tmp_path: Path) -> None:
+    demo = start("devstack.demo")
+    demo.read_until()
+    assert demo.process.wait(PATIENCE_S) == 0, demo.said
+    for fact in (
+        "200 healthy: postgres ok, redis ok",
+        "X-CloudScheduler-ScheduleTime: ",
+        '"status": "completed"',
+        '"updated_count": 8000',
+        '"counters_created": 7700',
+        "200 replayed",
+        '{"dry_run": true}',
+        "Dry run: period reset would move 0 free users",
+        "Dry run: period reset would move 10000 free users",
+        "6,000 paid accounts byte for byte as before",
+        "nothing is left",
+    ):
+        assert fact in demo.said
+    assert re.search(r"free, months behind +2,000 +0 → 2,000 +2,000 → 0 +0 → 2,000", demo.said)
+    assert re.search(r"all +8,000 → 0 +2,300 → 10,000", demo.said)
+    assert max(map(len, demo.said.splitlines())) <= 80
+    assert demo.left() == []
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("moment", ["Starting PostgreSQL", "ops migrate …", "Starting functions-framework"])
+def test_interrupted_at_any_moment_the_demo_leaves_nothing(start: Start, tmp_path: Path, moment: str) -> None:
+    demo = start("devstack.demo")
+    assert demo.read_until(moment), demo.said
+    assert demo.end(signal.SIGINT) == 130, demo.said
+    assert "Stopped. Nothing is left running." in demo.said
+    assert "Traceback" not in demo.said
+    assert demo.left() == []
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_killed_the_demo_leaves_no_process(start: Start) -> None:
+    demo = start("devstack.demo")
+    assert demo.read_until("1. Health"), demo.said
+    demo.look()
+    assert "functions-framework" in demo.programs()
+    demo.end(signal.SIGKILL)
+    assert guardian.wait_for(lambda: demo.left() == [], PATIENCE_S), demo.left()
+
+
+def test_the_demo_uses_given_servers_and_leaves_the_named_database_alone(start: Start, servers: Stack) -> None:
+    url = create_database(servers.database_url, f"named_{secrets.token_hex(4)}")
+    before, relations_before = databases(url), relations(url)
+    demo = start("devstack.demo", DATABASE_URL=url, REDIS_URL=servers.redis_url)
+    assert demo.read_until("2. Before"), demo.said
+    assert [name for name in databases(url) - before if not name.startswith("maintenance_demo_")] == []
+    assert databases(url) > before
+    demo.read_until()
+    assert demo.process.wait(PATIENCE_S) == 0, demo.said
+    assert "postgres" not in demo.programs()
+    assert databases(url) == before
+    assert relations(url) == relations_before
+    assert demo.left() == []
+
+
+def test_interrupted_the_demo_drops_its_database(start: Start, servers: Stack) -> None:
+    before = databases(servers.database_url)
+    demo = start("devstack.demo", DATABASE_URL=servers.database_url, REDIS_URL=servers.redis_url)
+    assert demo.read_until("2. Before"), demo.said
+    assert demo.end(signal.SIGINT) == 130
+    assert databases(servers.database_url) == before
+
+
+@pytest.mark.parametrize(
+    ("url", "told"),
+    [
+        ("mysql://somewhere/db", "DATABASE_URL"),
+        (f"postgresql://someone:{'hidden-word'}@127.0.0.1:1/db", "127.0.0.1"),
+    ],
+)
+def test_a_database_that_cannot_be_used_is_told_in_a_sentence(start: Start, url: str, told: str) -> None:
+    demo = start("devstack.demo", DATABASE_URL=url)
+    demo.read_until()
+    assert demo.process.wait(PATIENCE_S) == 1
+    assert "Failed: " in demo.said
+    assert told in demo.said
+    assert "Traceback" not in demo.said
+    assert "hidden-word" not in demo.said
+    assert demo.left() == []
+
+
+# --- make dev
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_dev_prints_settings_that_work_until_it_is_ended(start: Start, tmp_path: Path, number: signal.Signals) -> None:
+    dev = start("devstack")
+    assert dev.read_until("Ctrl-C stops"), dev.said
+    exports = [shlex.split(line)[1] for line in dev.said.splitlines() if line.startswith("export ")]
+    settings = dict(export.split("=", 1) for export in exports)
+    assert set(settings) == {"DATABASE_URL", "REDIS_URL"}
+    engine = make_engine(database_target(settings), {"TimeZone": "UTC"})
+    with engine.connect() as connection:
+        assert connection.scalar(text("SELECT 1")) == 1
+    engine.dispose()
+    slot = JOBS["period_reset"].last_firing(datetime.now(UTC))
+    with Served("period_reset", settings, log=tmp_path / "log" / "function.log") as served:
+        assert ask(served.url).fields["status"] == "healthy"
+        answer = fire(served.url, job="period_reset", slot=slot)
+    assert (answer.status, answer.fields["updated_count"]) == (200, 2000)
+    assert dev.end(number) == 0
+    assert dev.left() == []
+
+
+# --- serving
+
+
+@pytest.fixture
+def nowhere() -> dict[str, str]:
+    """Settings under which nothing answers."""
+    return {"DATABASE_URL": "postgresql://someone@127.0.0.1:1/db", "REDIS_URL": "redis://127.0.0.1:1/0"}
+
+
+def test_a_firing_looks_as_cloud_schedulers(tmp_path: Path) -> None:
+    source = tmp_path / "mirror.py"
+    source.write_text(
+        "import functions.registry\n"
+        "def mirror(request):\n"
+        "    return {'method': request.method, 'body': request.get_data(as_text=True), **dict(request.headers)}\n"
+    )
+    slot = datetime(2026, 1, 1, 0, 30, tzinfo=UTC)
+    with Served("mirror", {}, log=tmp_path / "log", source=source) as served:
+        seen = fire(served.url, job="period_reset", slot=slot, body=b"{}").fields
+        manual = fire(served.url, job="period_reset", slot=None).fields
+    assert (seen["method"], seen["body"], seen["User-Agent"]) == ("POST", "{}", "Google-Cloud-Scheduler")
+    found = {name.lower(): value for name, value in seen.items()}
+    assert found["x-cloudscheduler"] == "true"
+    assert found["x-cloudscheduler-jobname"] == "period-reset"
+    assert found["x-cloudscheduler-scheduletime"] == "2026-01-01T00:30:00Z"
+    assert "x-cloudscheduler-scheduletime" not in {name.lower() for name in manual}
+
+
+def test_what_the_function_logs_can_be_read(tmp_path: Path, nowhere: dict[str, str]) -> None:
+    log = tmp_path / "log"
+    log.write_text('{"message": "from before"}\n')
+    with Served("period_reset", nowhere, log=log) as served:
+        status, fields, headers = fire(served.url, job="period_reset", slot=None)
+        assert (status, fields["status"], headers["retry-after"]) == (503, "unavailable", "30")
+        lines = served.log_lines()
+    assert lines[-1]["event"] == "answer"
+    assert "from before" not in [line["message"] for line in lines]
+
+
+def test_a_dead_worker_is_replaced_and_a_stopped_one_is_killed(tmp_path: Path, nowhere: dict[str, str]) -> None:
+    with Served("period_reset", nowhere, log=tmp_path / "log") as served:
+        first = psutil.Process(served.worker_pid())
+        first.kill()
+        assert guardian.wait_for(lambda: served.worker_pid() != first.pid, PATIENCE_S)
+        second = psutil.Process(served.worker_pid())
+        second.send_signal(signal.SIGSTOP)
+        served.stop()
+        assert not is_alive(second)
+        served.stop()
+    with pytest.raises(OSError, match="refused"):
+        ask(served.url)
+
+
+def test_a_server_that_does_not_start_says_why(tmp_path: Path) -> None:
+    with (
+        pytest.raises(guardian.StartError, match="expected to contain a function named 'nothing'"),
+        Served("nothing", {}, log=tmp_path / "log"),
+    ):
+        pass
+
+
+def test_a_taken_port_is_given_up(tmp_path: Path, nowhere: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    with Served("period_reset", nowhere, log=tmp_path / "first") as first:
+        taken = int(first.url.rsplit(":", 1)[1])
+        ports = iter([taken, guardian.free_port()])
+        monkeypatch.setattr(guardian, "free_port", lambda: next(ports))
+        with Served("period_reset", nowhere, log=tmp_path / "second") as second:
+            assert second.url != first.url
+            assert ask(second.url).status == 503
+        assert ask(first.url).status == 503
+
+
+def test_a_killed_owner_leaves_no_server(tmp_path: Path) -> None:
+    owner = (
+        "import sys, time\nfrom pathlib import Path\nfrom devstack.serving import Served\n"
+        "with Served('period_reset', {}, log=Path(sys.argv[1])) as served:\n"
+        "    sys.stdout.write(f'{served.pid} {served.worker_pid()}\\n')\n    sys.stdout.flush()\n    sys.stdin.read()\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", owner, str(tmp_path / "log")],
+        cwd=REPOSITORY,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        left = [psutil.Process(int(pid)) for pid in process.stdout.readline().split()]
+        assert [is_alive(each) for each in left] == [True, True]
+        process.kill()
+    assert guardian.wait_for(lambda: not any(map(is_alive, left)), PATIENCE_S)

@@ -1,0 +1,189 @@
+"""The locks: one contract for both backends, then what each does when it is lost."""
+
+import threading
+from collections.abc import Callable, Iterator
+
+import pytest
+import redis
+
+from devstack.stack import Stack
+from shared.errors import MaintenanceError, Misconfigured, Unavailable
+from shared.locks import Busy, HeldLease, Lease, Locks, PostgresLocks
+from shared.postgres import Database
+from shared.redis_store import RedisLocks, RedisStore
+from shared.settings import RedisTarget
+from tests.support.database import TestDatabase
+from tests.support.redis import lose_everything
+from tests.support.wait import until
+
+MakeLocks = Callable[..., Locks]
+
+
+@pytest.fixture
+def postgres_locks(database: TestDatabase) -> Iterator[MakeLocks]:
+    made: list[Database] = []
+
+    def make(ttl_seconds: int = 60, capacity: int = 5) -> Locks:
+        made.append(Database(database.target))
+        return PostgresLocks(made[-1], ttl_seconds, capacity)
+
+    yield make
+    for each in made:
+        each.dispose()
+
+
+@pytest.fixture
+def redis_locks(stack: Stack, redis_client: "redis.Redis") -> Iterator[MakeLocks]:  # noqa: ARG001
+    made: list[RedisStore] = []
+
+    def make(ttl_seconds: int = 60, capacity: int = 5) -> Locks:
+        made.append(RedisStore(RedisTarget(stack.redis_url)))
+        return RedisLocks(made[-1], ttl_seconds, capacity)
+
+    yield make
+    for each in made:
+        each.close()
+
+
+@pytest.fixture(params=["postgres_locks", "redis_locks"])
+def make_locks(request: pytest.FixtureRequest) -> MakeLocks:
+    make: MakeLocks = request.getfixturevalue(request.param)
+    return make
+
+
+def taken(locks: Locks, job: str = "a_job", shard: int = 0) -> Lease:
+    lease = locks.acquire(job, shard)
+    assert not isinstance(lease, Busy)
+    return lease
+
+
+# ---- the contract
+
+
+def test_a_job_is_held_by_one_at_a_time(make_locks: MakeLocks) -> None:
+    lease = taken(make_locks())
+    assert make_locks().acquire("a_job", 0) is Busy.JOB
+    lease.release()
+    taken(make_locks()).release()
+
+
+def test_other_jobs_and_shards_are_free(make_locks: MakeLocks) -> None:
+    leases = [taken(make_locks()), taken(make_locks(), "b_job"), taken(make_locks(), shard=1)]
+    for lease in leases:
+        lease.release()
+
+
+def test_no_more_than_the_capacity_are_held_at_once(make_locks: MakeLocks) -> None:
+    leases = [taken(make_locks(capacity=2), f"job_{number}") for number in range(2)]
+    assert make_locks(capacity=2).acquire("job_2", 0) is Busy.CAPACITY
+    leases[0].release()
+    leases.append(taken(make_locks(capacity=2), "job_2"))
+    for lease in leases[1:]:
+        lease.release()
+
+
+def test_one_that_found_no_place_keeps_nothing(make_locks: MakeLocks) -> None:
+    lease = taken(make_locks(capacity=1), "job_0")
+    assert make_locks(capacity=1).acquire("job_1", 0) is Busy.CAPACITY
+    lease.release()
+    taken(make_locks(capacity=1), "job_1").release()
+
+
+def test_of_many_at_once_one_wins(make_locks: MakeLocks) -> None:
+    everyone = [make_locks() for _ in range(8)]
+    results: list[Lease | Busy] = []
+    threads = [threading.Thread(target=lambda each=each: results.append(each.acquire("a_job", 0))) for each in everyone]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    leases = [result for result in results if not isinstance(result, Busy)]
+    assert len(leases) == 1
+    assert results.count(Busy.JOB) == 7
+    leases[0].release()
+
+
+def test_a_lease_that_is_not_renewed_ends_by_itself(make_locks: MakeLocks) -> None:
+    taken(make_locks(ttl_seconds=1))
+    other = make_locks()
+    leases: list[Lease] = []
+
+    def free() -> bool:
+        lease = other.acquire("a_job", 0)
+        if not isinstance(lease, Busy):
+            leases.append(lease)
+        return bool(leases)
+
+    until(free, "the lock of a process that is stopped became free")
+    leases[0].release()
+
+
+def test_a_lease_that_is_renewed_lasts(make_locks: MakeLocks, redis_client: "redis.Redis") -> None:
+    lease = taken(make_locks(ttl_seconds=2))
+    beats = threading.Event()
+    held = HeldLease(lease, otherwise=lambda: Busy.JOB, on_loss=lambda _: beats.set(), ttl_seconds=2)
+    with held:
+        # Nothing to wait for but time: the lease must outlive its TTL.
+        redis_client.set("maintenance:test:elapsed", "1", px=3_000)
+        until(lambda: not redis_client.exists("maintenance:test:elapsed"), "more than the lease's time passed")
+        assert make_locks().acquire("a_job", 0) is Busy.JOB
+    assert not beats.is_set()
+    taken(make_locks()).release()
+
+
+# ---- Redis
+
+
+def test_a_lock_that_another_took_over_is_not_released(redis_locks: MakeLocks, redis_client: "redis.Redis") -> None:
+    mine = taken(redis_locks())
+    lose_everything(redis_client)
+    theirs = taken(redis_locks())
+    mine.renew()
+    mine.release()
+    assert redis_locks().acquire("a_job", 0) is Busy.JOB
+    theirs.release()
+
+
+def test_a_lock_that_redis_lost_is_taken_again_by_its_holder(
+    redis_locks: MakeLocks, redis_client: "redis.Redis"
+) -> None:
+    mine = taken(redis_locks())
+    lose_everything(redis_client)
+    mine.renew()
+    assert redis_locks().acquire("a_job", 0) is Busy.JOB
+    mine.release()
+    taken(redis_locks()).release()
+
+
+def test_redis_out_of_reach_is_unavailable() -> None:
+    store = RedisStore(RedisTarget("redis://:pw-of-redis@127.0.0.1:1/0"))
+    with pytest.raises(Unavailable) as refused:
+        store.ping()
+    assert refused.value.service == "redis"
+    assert "pw-of-redis" not in str(refused.value)
+
+
+def test_a_wrong_password_for_redis_is_misconfigured(stack: Stack) -> None:
+    target = RedisTarget(stack.redis_url)
+    if target.password is None:
+        pytest.skip("the Redis server given by REDIS_URL has no password")
+    store = RedisStore(RedisTarget(stack.redis_url.replace(target.password, "wrong")))
+    with pytest.raises(Misconfigured) as refused:
+        store.ping()
+    assert refused.value.setting == "REDIS_URL"
+
+
+# ---- a lease that is kept
+
+
+def test_a_lost_lease_is_replaced_and_told_of(postgres_locks: MakeLocks, database: TestDatabase) -> None:
+    locks = postgres_locks(ttl_seconds=2)
+    losses: list[MaintenanceError] = []
+    with HeldLease(taken(locks), otherwise=lambda: locks.acquire("a_job", 0), on_loss=losses.append, ttl_seconds=2):
+        holder = "SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND granted"
+        first = {row["pid"] for row in database.rows(holder)}
+        database.value("SELECT pg_terminate_backend(:pid)", pid=next(iter(first)))
+        until(lambda: {row["pid"] for row in database.rows(holder)} - first, "another session holds the lock")
+        assert postgres_locks().acquire("a_job", 0) is Busy.JOB
+    assert [type(loss) for loss in losses] == [Unavailable]
+    taken(postgres_locks()).release()

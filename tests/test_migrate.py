@@ -1,0 +1,132 @@
+"""`python -m ops migrate`: our own schema, and whose database it is."""
+
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Mapping
+
+import pytest
+from sqlalchemy import text
+
+from devstack.serving import REPOSITORY
+from ops.migrate import migrate
+from shared.errors import Misconfigured, Unavailable
+from shared.start_check import SCHEMA_VERSION
+from tests.conftest import MakeDatabase
+from tests.support.clock import NOON
+from tests.support.database import TestDatabase
+
+STRUCTURE = """
+SELECT string_agg(concat_ws(' ', table_schema, table_name, column_name, data_type, is_nullable, column_default), E'\\n'
+    ORDER BY table_schema, table_name, column_name)
+FROM information_schema.columns WHERE table_schema IN ('maintenance', 'public')
+"""
+
+
+def ops(*arguments: str, environ: Mapping[str, str]) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [sys.executable, "-m", "ops", *arguments],
+        cwd=REPOSITORY,
+        env={"PATH": os.environ["PATH"], **environ},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def test_the_command_makes_the_schema_and_can_be_repeated(make_database: MakeDatabase, service_template: str) -> None:
+    database = make_database(service_template)
+    service_tables = database.value(STRUCTURE)
+    first = ops("migrate", environ={"DATABASE_URL": database.url})
+    assert (first.returncode, first.stderr) == (0, "")
+    assert f"at version {SCHEMA_VERSION} (new)" in first.stdout
+    after = database.value(STRUCTURE)
+    assert [line for line in after.splitlines() if line.startswith("public")] == service_tables.splitlines()
+    second = ops("migrate", environ={"DATABASE_URL": database.url})
+    assert (second.returncode, "already" in second.stdout) == (0, True)
+    assert database.value(STRUCTURE) == after
+    tables = {row["t"] for row in database.rows("SELECT tablename t FROM pg_tables WHERE schemaname = 'maintenance'")}
+    assert tables == {"alembic_version", "runs", "fences", "identity", "controls"}
+
+
+def test_the_first_migration_binds_the_database_and_later_ones_leave_that(
+    make_database: MakeDatabase, service_template: str
+) -> None:
+    database = make_database(service_template)
+    migrate(database.target, NOON)
+    migrate(database.target, NOON.replace(year=2030))
+    row = database.row("SELECT * FROM maintenance.identity")
+    assert (row["instance"], row["database"]) == (database.target.instance, database.target.database)
+    assert row["bound_at"] == NOON
+
+
+def test_a_copy_in_another_environment_is_not_migrated(database: TestDatabase) -> None:
+    database.execute("UPDATE maintenance.identity SET instance = 'production:5432'")
+    with pytest.raises(Misconfigured, match="belongs to another environment"):
+        migrate(database.target, NOON)
+    assert database.value("SELECT instance FROM maintenance.identity") == "production:5432"
+
+
+def test_two_migrations_at_once_wait_for_each_other(make_database: MakeDatabase, service_template: str) -> None:
+    database = make_database(service_template)
+    errors: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            migrate(database.target, NOON)
+        except BaseException as error:
+            errors.append(error)
+            raise
+
+    threads = [threading.Thread(target=run) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert errors == []
+    assert database.value("SELECT count(*) FROM maintenance.identity") == 1
+
+
+def test_a_lock_that_is_needed_is_waited_for_a_few_seconds_only(database: TestDatabase) -> None:
+    with database.engine.connect() as other:
+        other.execute(text("LOCK TABLE maintenance.identity IN ACCESS EXCLUSIVE MODE"))
+        with pytest.raises(Unavailable, match="lock"):
+            migrate(database.target, NOON)
+
+
+@pytest.mark.parametrize(
+    ("environ", "sentence"),
+    [
+        ({}, "DATABASE_URL is not set"),
+        ({"DATABASE_URL": "postgresql://ann:s3cret@127.0.0.1:1/byte"}, "accepts no connection"),
+        ({"DATABASE_URL": "s3cret"}, "not a URL"),
+    ],
+)
+def test_what_is_wrong_is_said_in_a_sentence(environ: Mapping[str, str], sentence: str) -> None:
+    result = ops("migrate", environ=environ)
+    assert result.returncode == 1
+    assert sentence in result.stderr
+    assert "Traceback" not in result.stderr
+    assert "s3cret" not in result.stderr + result.stdout
+
+
+def test_a_login_that_may_not_make_schemas_is_told_so(database: TestDatabase) -> None:
+    name = f"weak_{os.getpid()}"
+    database.execute("DROP SCHEMA maintenance CASCADE")
+    database.script(f"CREATE ROLE {name} LOGIN PASSWORD 'weak'")
+    try:
+        target = database.target
+        url = f"postgresql://{name}:weak@{target.host}:{target.port}/{target.database}"
+        result = ops("migrate", environ={"DATABASE_URL": url})
+    finally:
+        database.script(f"DROP ROLE {name}")
+    assert result.returncode == 1
+    assert "Grant it" in result.stderr
+
+
+def test_help_has_an_example() -> None:
+    result = ops("migrate", "--help", environ={})
+    assert result.returncode == 0
+    assert "Example:" in result.stdout
