@@ -53,7 +53,8 @@ def _direct(target: DatabaseTarget, startup: Mapping[str, str]) -> Any:
     try:
         connection = pg8000.dbapi.connect(
             user=target.user,
-            password=target.password,
+            # Never None: asked for a password that it was not given, pg8000 breaks with an AttributeError.
+            password=target.password or "",
             database=target.database,
             host=target.host,
             sock=sock,
@@ -66,10 +67,6 @@ def _direct(target: DatabaseTarget, startup: Mapping[str, str]) -> Any:
         raise
     except (OSError, InterfaceError) as error:
         sock.close()
-        if "SCRAM" in str(error) or "authentication" in str(error).lower():
-            raise Misconfigured(
-                "DATABASE_URL", f"PostgreSQL at {target.instance} wants a login that was not given: a password."
-            ) from error
         raise _no_answer(target) from error
     except (KeyError, ValueError, struct.error) as error:
         sock.close()
@@ -81,23 +78,32 @@ def _direct(target: DatabaseTarget, startup: Mapping[str, str]) -> Any:
 def _open(target: DatabaseTarget) -> socket.socket:
     try:
         if target.socket_path:
-            sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-            sock.settimeout(_CONNECT_SECONDS)
-            sock.connect(target.socket_path)
-            return sock
+            return _open_unix(target.socket_path)
         sock = socket.create_connection((target.host, target.port), _CONNECT_SECONDS)
-    except socket.gaierror as error:
-        if error.errno == socket.EAI_NONAME:
+    except (socket.gaierror, UnicodeError) as error:
+        # A name that is no name at all fails before it is looked up, as a UnicodeError.
+        if isinstance(error, UnicodeError) or error.errno == socket.EAI_NONAME:
             raise Misconfigured(
                 "DATABASE_URL", f"The host {target.host!r} in DATABASE_URL is not known. Check its spelling."
             ) from error
         raise Unavailable("postgres", f"The host {target.host!r} cannot be looked up now. Try again.") from error
-    except (OSError, UnicodeError) as error:
+    except OSError as error:
         raise Unavailable(
             "postgres",
             f"PostgreSQL at {target.instance} accepts no connection: is it running, and reachable from here?",
         ) from error
     _notice_a_vanished_peer(sock)
+    return sock
+
+
+def _open_unix(path: str) -> socket.socket:
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    sock.settimeout(_CONNECT_SECONDS)
+    try:
+        sock.connect(path)
+    except BaseException:
+        sock.close()
+        raise
     return sock
 
 

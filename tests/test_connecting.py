@@ -1,0 +1,156 @@
+"""Connecting to PostgreSQL: TLS, sockets, Cloud SQL, and connections that went away between two runs."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from devstack.stack import Stack
+from shared.database_url import DatabaseTarget, database_target
+from shared.errors import MaintenanceError, Misconfigured, Unavailable
+from shared.outcome import Status
+from shared.postgres import SESSION_LIMITS, Database
+from shared.sql import Statement
+from tests.conftest import Environment
+from tests.support.database import TestDatabase
+from tests.support.tls import TlsFront, make_certificate
+
+ONE = Statement("one", "One.", "SELECT 1 AS one")
+
+
+def answers(target: DatabaseTarget) -> bool:
+    database = Database(target)
+    try:
+        with database.transaction(read_only=True) as transaction:
+            row = transaction.row(ONE)
+            return row is not None and row["one"] == 1
+    finally:
+        database.dispose()
+
+
+def refused(target: DatabaseTarget) -> MaintenanceError:
+    with pytest.raises(MaintenanceError) as error:
+        answers(target)
+    return error.value
+
+
+@pytest.fixture
+def certificate(tmp_path: Path) -> tuple[Path, Path]:
+    return make_certificate(tmp_path, "127.0.0.1")
+
+
+@pytest.fixture
+def front(database: TestDatabase, certificate: tuple[Path, Path]) -> Iterator[TlsFront]:
+    assert database.target.host is not None
+    opened = TlsFront((database.target.host, database.target.port), *certificate)
+    yield opened
+    opened.close()
+
+
+def through(front: TlsFront, database: TestDatabase, options: str, host: str = "127.0.0.1") -> DatabaseTarget:
+    target = database.target
+    url = f"postgresql://{target.user}:{target.password}@{host}:{front.port}/{target.database}?{options}"
+    return database_target({"DATABASE_URL": url})
+
+
+@pytest.mark.parametrize("mode", ["prefer", "require"])
+def test_tls_is_used_without_looking_at_the_certificate(front: TlsFront, database: TestDatabase, mode: str) -> None:
+    assert answers(through(front, database, f"sslmode={mode}"))
+    assert front.encrypted == 1
+
+
+@pytest.mark.parametrize("mode", ["verify-ca", "verify-full"])
+def test_a_certificate_is_held_against_its_root(
+    front: TlsFront, database: TestDatabase, certificate: tuple[Path, Path], mode: str
+) -> None:
+    assert answers(through(front, database, f"sslmode={mode}&sslrootcert={certificate[0]}"))
+    error = refused(through(front, database, f"sslmode={mode}"))
+    assert isinstance(error, Misconfigured)
+    assert "sslrootcert" in str(error)
+
+
+def test_verify_full_looks_at_the_name_too(
+    front: TlsFront, database: TestDatabase, certificate: tuple[Path, Path]
+) -> None:
+    root = f"sslrootcert={certificate[0]}"
+    assert answers(through(front, database, f"sslmode=verify-ca&{root}", host="localhost"))
+    assert isinstance(refused(through(front, database, f"sslmode=verify-full&{root}", host="localhost")), Misconfigured)
+
+
+def test_require_is_refused_where_the_server_has_no_tls(stack: Stack) -> None:
+    error = refused(database_target({"DATABASE_URL": f"{stack.database_url}?sslmode=require"}))
+    assert isinstance(error, Misconfigured)
+    assert "offers none" in str(error)
+
+
+@pytest.mark.parametrize("mode", ["disable", "allow", "prefer"])
+def test_plain_connections(stack: Stack, mode: str) -> None:
+    assert answers(database_target({"DATABASE_URL": f"{stack.database_url}?sslmode={mode}"}))
+
+
+def test_a_unix_socket(stack: Stack) -> None:
+    if stack.postgres is None:
+        pytest.skip("DATABASE_URL names a server whose socket folder is not known")
+    target = database_target({"DATABASE_URL": stack.database_url})
+    folder, port = stack.postgres.socket_folder, stack.postgres.port
+    url = f"postgresql://{target.user}:{target.password}@/postgres?host={folder}&port={port}"
+    assert answers(database_target({"DATABASE_URL": url}))
+    gone = refused(database_target({"DATABASE_URL": url.replace(str(folder), "/nowhere")}))
+    assert isinstance(gone, Unavailable)
+
+
+def test_a_login_without_a_password_says_what_is_missing(stack: Stack) -> None:
+    target = database_target({"DATABASE_URL": stack.database_url})
+    if target.password is None:
+        pytest.skip("the server given by DATABASE_URL wants no password")
+    error = refused(database_target({"DATABASE_URL": stack.database_url.replace(f":{target.password}@", "@")}))
+    assert isinstance(error, Misconfigured)
+    assert "password" in str(error)
+
+
+def test_a_host_that_is_not_known(stack: Stack) -> None:
+    error = refused(database_target({"DATABASE_URL": "postgresql://ann:pw@no-such-host.invalid/byte"}))
+    assert "no-such-host.invalid" in str(error)
+    assert stack
+
+
+def test_every_session_has_its_limits(database: TestDatabase) -> None:
+    client = Database(database.target)
+    show = Statement("show", "A setting.", "SELECT name, setting, unit FROM pg_settings WHERE name = ANY (:names)")
+    with client.transaction() as transaction:
+        found = {row["name"]: row["setting"] for row in transaction.rows(show, names=list(SESSION_LIMITS))}
+    client.dispose()
+    assert found == dict(SESSION_LIMITS)
+    assert int(found["lock_timeout"]) <= 500
+    assert int(found["idle_in_transaction_session_timeout"]) == 5_000
+
+
+def test_a_connection_that_died_between_two_runs_is_replaced(database: TestDatabase, environment: Environment) -> None:
+    assert environment.run().status is Status.COMPLETED
+    database.rows(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+        "WHERE application_name = 'bytereview-maintenance' AND datname = current_database()"
+    )
+    assert environment.run().status is Status.COMPLETED
+
+
+def test_runs_leave_no_connection_behind(database: TestDatabase, environment: Environment) -> None:
+    for _ in range(12):
+        assert environment.run().status is Status.COMPLETED
+    open_sessions = database.value(
+        "SELECT count(*) FROM pg_stat_activity "
+        "WHERE application_name = 'bytereview-maintenance' AND datname = current_database()"
+    )
+    assert open_sessions <= 2
+
+
+def test_cloud_sql_without_credentials_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The real connector, on a machine that has no credentials and is no Google machine."""
+    monkeypatch.setenv("NO_GCE_CHECK", "true")
+    monkeypatch.setenv("CLOUDSDK_CONFIG", str(tmp_path))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("GOOGLE_APPLICATION_CREDENTIALS", raising=False)
+    environ = {"CLOUD_SQL_INSTANCE": "project:region:instance", "DB_NAME": "byte", "DB_USER": "ann@project.iam"}
+    error = refused(database_target(environ))
+    assert isinstance(error, Misconfigured)
+    assert "gcloud auth application-default login" in str(error)
