@@ -1,0 +1,100 @@
+"""The fence: a run that lost its lock cannot write, and what it did before stays on record."""
+
+import threading
+
+import pytest
+import redis
+
+from shared.context import Context
+from shared.errors import Fenced
+from shared.job import JobResult
+from shared.outcome import Status
+from tests.conftest import MakeEnvironment
+from tests.support.database import TestDatabase
+from tests.support.jobs import Gate, count_one, ordered
+from tests.support.redis import lose_everything
+from tests.support.running import NEXT_FIRING, WAITERS, Background, fire
+from tests.support.wait import until
+
+
+def test_a_takeover_closes_older_runs_as_lost_and_they_end_as_fenced(
+    database: TestDatabase, make_environment: MakeEnvironment, redis_client: "redis.Redis"
+) -> None:
+    gate = Gate()
+    stuck = Background(make_environment(), ordered("a_job", gate))
+    assert gate.entered.wait(30)
+    lose_everything(redis_client)  # as when the lock's time ran out
+    gate_of_second = Gate()
+    gate_of_second.let_go.set()
+    second = fire(make_environment(), ordered("a_job", gate_of_second), NEXT_FIRING)
+    gate.let_go.set()
+    first = stuck.outcome()
+    assert second.status is Status.COMPLETED
+    assert (first.status, first.success) == (Status.FENCED, False)
+    rows = database.rows("SELECT status, counts FROM maintenance.runs ORDER BY id")
+    assert [row["status"] for row in rows] == ["lost", "completed"]
+    assert rows[0]["counts"] == {}
+
+
+def test_a_run_that_died_is_closed_as_lost_and_its_counts_stay_in_the_sum(
+    database: TestDatabase, make_environment: MakeEnvironment, redis_client: "redis.Redis"
+) -> None:
+    class Killed(BaseException):
+        """As final as a SIGKILL: nothing catches it."""
+
+    def die(ctx: Context) -> JobResult:
+        count_one(ctx)
+        raise Killed
+
+    with pytest.raises(Killed):
+        fire(make_environment(), ordered("a_job", die))
+    lose_everything(redis_client)
+    outcome = fire(make_environment(), ordered("a_job", count_one))
+    assert (outcome.status, outcome.counts["updated_count"]) == (Status.COMPLETED, 2)
+    statuses = [row["status"] for row in database.rows("SELECT status FROM maintenance.runs ORDER BY id")]
+    assert statuses == ["lost", "completed"]
+
+
+def test_a_fenced_run_writes_nothing_and_gets_a_rollback(
+    database: TestDatabase, make_environment: MakeEnvironment
+) -> None:
+    """The takeover comes between two batches: the first stays, the second does not happen."""
+    database.account("ann", "free")
+
+    def order(ctx: Context) -> JobResult:
+        count_one(ctx)
+        assert ctx.fence is not None
+        database.execute("UPDATE maintenance.fences SET run_id = run_id + 1000")
+        with pytest.raises(Fenced), ctx.batch():
+            pytest.fail("a fenced run got a transaction")
+        raise Fenced("as the batch said")
+
+    outcome = fire(make_environment(), ordered("a_job", order))
+    assert outcome.status is Status.FENCED
+
+
+def test_nobody_takes_over_in_the_middle_of_a_transaction(
+    database: TestDatabase, make_environment: MakeEnvironment, redis_client: "redis.Redis"
+) -> None:
+    in_batch, go_on = threading.Event(), threading.Event()
+
+    def hold(ctx: Context) -> JobResult:
+        with ctx.batch() as batch:
+            in_batch.set()
+            assert go_on.wait(30)
+            batch.count(updated_count=7)
+        return JobResult("done")
+
+    first = Background(make_environment(), ordered("a_job", hold))
+    assert in_batch.wait(30)
+    lose_everything(redis_client)
+    second = Background(make_environment(), ordered("a_job", hold), NEXT_FIRING)
+    until(lambda: database.value(WAITERS), "the takeover waits for the transaction to end")
+    ordered("a_job", count_one)
+    go_on.set()
+    first_outcome, second_outcome = first.outcome(), second.outcome()
+    assert first_outcome.status is Status.FENCED
+    assert second_outcome.status is Status.COMPLETED
+    # What the first one committed before it was taken over is on record, though it never ended.
+    lost = database.row("SELECT counts, status FROM maintenance.runs ORDER BY id LIMIT 1")
+    assert (lost["status"], lost["counts"]) == ("lost", {"updated_count": 7})
