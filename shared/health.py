@@ -19,6 +19,8 @@ from shared.statements import STATEMENTS
 _CLOCK_SKEW = timedelta(seconds=300)
 # Beside its timeout, an attempt has 90 s to answer.
 _ANSWER_SECONDS = 90
+# A health check that takes longer is itself a fault: what waits is left unknown then.
+_LOOKING_MS = 5_000
 
 
 def health(services: Services, asked: Job, jobs: Mapping[str, Job]) -> dict[str, object]:
@@ -76,6 +78,7 @@ def _waiting(services: Services, job: Job, now: datetime) -> Mapping[str, int] |
     """What waits for a job; None where this function's login may not look, or looking takes too long."""
     try:
         with services.database.transaction(read_only=True) as transaction:
+            transaction.limit("statement_timeout", _LOOKING_MS)
             return job.load().waiting(transaction, now, services.settings)
     except MaintenanceError:
         return None

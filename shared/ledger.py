@@ -64,7 +64,7 @@ class Ledger:
         job, shard = run.job, run.shard
         try:
             with self._database.transaction() as transaction:
-                transaction.limit_lock_wait(_TAKEOVER_WAIT_MS)
+                transaction.limit("lock_timeout", _TAKEOVER_WAIT_MS)
                 run_id = _insert(transaction, run, "running")
                 raised = transaction.row(STATEMENTS["raise_fence"], job=job.name, shard=shard, run_id=run_id)
                 if raised is None:
@@ -87,22 +87,30 @@ class Ledger:
             ) from error
         return Begun(Fence(job.name, shard, run_id), _sum(job, earlier))
 
-    def finish(self, fence: Fence, ended: "Ended") -> None:
-        """Close a run with what came of it. Raises Fenced when a newer run has taken over."""
+    def finish(self, fence: Fence, ended: "Ended") -> Mapping[str, int]:
+        """Close a run with what came of it; give its counts as they stand on record.
+
+        Where a connection broke at a commit, more may be on record than the run knows of. Counts only rise, so the
+        larger figure is the true one. Raises Fenced when a newer run has taken over.
+        """
         with self._database.transaction() as transaction:
             fence.hold(transaction)
-            closed = transaction.execute(
+            saved = transaction.row(STATEMENTS["saved_counts"], run_id=fence.run_id)
+            if saved is None:
+                raise Fenced(f"Run {fence.run_id} of {fence.job} was closed by another; it stopped.")
+            known = {**saved["counts"], **ended.counts}
+            counts = {name: max(value, saved["counts"].get(name, 0)) for name, value in known.items()}
+            transaction.execute(
                 STATEMENTS["finish_run"],
                 run_id=fence.run_id,
                 status=ended.status.value,
                 finished_at=ended.at,
-                counts=json.dumps(ended.counts),
+                counts=json.dumps(counts),
                 message=ended.message,
                 error_type=ended.error_type,
                 error_id=ended.error_id,
             )
-            if not closed:
-                raise Fenced(f"Run {fence.run_id} of {fence.job} was closed by another; it stopped.")
+            return counts
 
     def record(self, run: NewRun, ended: "Ended") -> int:
         """Record a run that held no fence, all at once: a dry run or a paused one. Gives its id."""

@@ -68,11 +68,11 @@ class Transaction:
         with translated(self._target):
             return self._connection.execute(text(statement.text), parameters).rowcount
 
-    def limit_lock_wait(self, milliseconds: int) -> None:
-        """Wait so long for a lock in the rest of this transaction, in place of the session's limit."""
+    def limit(self, setting: str, milliseconds: int) -> None:
+        """In the rest of this transaction, let lock_timeout or statement_timeout be this, in place of the session's."""
         with translated(self._target):
             self._connection.execute(
-                text("SELECT set_config('lock_timeout', :limit, true)"), {"limit": f"{milliseconds}ms"}
+                text("SELECT set_config(:setting, :limit, true)"), {"setting": setting, "limit": f"{milliseconds}ms"}
             )
 
 

@@ -59,6 +59,10 @@ UPDATE maintenance.runs SET counts = CAST(:counts AS jsonb) WHERE id = :run_id A
 -- Let this transaction's commit not wait for the disk. Only for work that is simply done again when it is lost.
 SELECT set_config('synchronous_commit', 'off', true);
 
+-- name: saved_counts
+-- What a run has on record as done. Held to the end of the transaction that closes it.
+SELECT counts FROM maintenance.runs WHERE id = :run_id AND status = 'running' FOR UPDATE;
+
 -- name: finish_run
 -- Close a run. No row is touched when a newer run has closed it as lost.
 UPDATE maintenance.runs

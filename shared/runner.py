@@ -119,13 +119,15 @@ class _Execution:
             outcome = self._ended_well(context, result)
         outcome = replace(outcome, run_id=begun.fence.run_id, counts={**self._totals(context), **gauges})
         try:
-            ledger.finish(begun.fence, self._record_of(outcome, {**context.counts, **gauges}, error))
+            recorded = ledger.finish(begun.fence, self._record_of(outcome, {**context.counts, **gauges}, error))
         except MaintenanceError as unrecorded:
             # What is not on record is not over. Being fenced explains everything else; otherwise the first error does.
             if error is None or isinstance(unrecorded, Fenced):
                 late = outcome_of(self._services, self._job.name, unrecorded)
                 outcome = replace(late, run_id=outcome.run_id, counts=outcome.counts)
             return outcome
+        context.counts = Counter({name: recorded[name] for name in recorded if name not in gauges})
+        outcome = replace(outcome, counts={**self._totals(context), **gauges})
         if outcome.status is Status.COMPLETED and self._slot is not None:
             self._coordination.store_result(self._slot, outcome)
         return outcome

@@ -2,7 +2,6 @@
 
 import threading
 from collections.abc import Callable, Mapping
-from functools import cached_property
 from typing import TYPE_CHECKING, TextIO
 
 from shared.clock import Clock
@@ -17,8 +16,8 @@ if TYPE_CHECKING:
 class Services:
     """The settings of one environment and the clients they call for.
 
-    `environ` is read when settings are first asked for, not before. Accessing `settings` or a client raises
-    Misconfigured when the environment is wrong.
+    `environ` is read when settings are first asked for, not before. Asking for `settings` or a client raises
+    Misconfigured when the environment is wrong. Requests are served by several threads; each thing is made once.
     """
 
     def __init__(
@@ -29,36 +28,48 @@ class Services:
         wait: Callable[[float], object] | None = None,
     ) -> None:
         self._environ = environ
+        self._making = threading.RLock()
+        self._settings: Settings | None = None
+        self._database: Database | None = None
+        self._redis: RedisStore | None = None
         self.clock = clock
         self.redact = Redactor()
         self.log = Log(stream, clock, self.redact)
         self.wait = wait or threading.Event().wait
 
-    @cached_property
+    @property
     def settings(self) -> Settings:
         """The checked settings."""
-        settings = parse_settings(self._environ)
-        self.redact.add(settings.secrets)
-        return settings
+        with self._making:
+            if self._settings is None:
+                settings = parse_settings(self._environ)
+                self.redact.add(settings.secrets)
+                self._settings = settings
+            return self._settings
 
-    @cached_property
+    @property
     def database(self) -> Database:
         """The database; connects when it is first used."""
-        return Database(self.settings.database)
+        with self._making:
+            if self._database is None:
+                self._database = Database(self.settings.database)
+            return self._database
 
-    @cached_property
+    @property
     def redis(self) -> "RedisStore | None":
         """Redis, or None where the installation has none."""
-        if self.settings.redis is None:
-            return None
-        # Imported here: an installation without Redis does not pay for its client.
-        from shared.redis_store import RedisStore
+        with self._making:
+            if self._redis is None and self.settings.redis is not None:
+                # Imported here: an installation without Redis does not pay for its client.
+                from shared.redis_store import RedisStore
 
-        return RedisStore(self.settings.redis)
+                self._redis = RedisStore(self.settings.redis)
+            return self._redis
 
     def close(self) -> None:
         """Close the connections of the clients that were made."""
-        if "database" in self.__dict__:
-            self.database.dispose()
-        if self.__dict__.get("redis") is not None:
-            self.__dict__["redis"].close()
+        with self._making:
+            if self._database is not None:
+                self._database.dispose()
+            if self._redis is not None:
+                self._redis.close()

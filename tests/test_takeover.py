@@ -6,10 +6,10 @@ import pytest
 import redis
 
 from shared.context import Context
-from shared.errors import Fenced
+from shared.errors import Fenced, Unavailable
 from shared.job import JobResult
 from shared.outcome import Status
-from tests.conftest import MakeEnvironment
+from tests.conftest import Environment, MakeEnvironment
 from tests.support.database import TestDatabase
 from tests.support.jobs import Gate, count_one, ordered
 from tests.support.redis import lose_everything
@@ -53,6 +53,20 @@ def test_a_run_that_died_is_closed_as_lost_and_its_counts_stay_in_the_sum(
     assert (outcome.status, outcome.counts["updated_count"]) == (Status.COMPLETED, 2)
     statuses = [row["status"] for row in database.rows("SELECT status FROM maintenance.runs ORDER BY id")]
     assert statuses == ["lost", "completed"]
+
+
+def test_a_commit_whose_answer_was_lost_still_counts(database: TestDatabase, environment: Environment) -> None:
+    """The batch is on record, and the run does not know: its connection broke at the commit."""
+
+    def order(ctx: Context) -> JobResult:
+        count_one(ctx)
+        database.execute("UPDATE maintenance.runs SET counts = '{\"updated_count\": 7}'")
+        raise Unavailable("postgres", "The connection was lost.")
+
+    first = fire(environment, ordered("a_job", order))
+    assert (first.status, first.counts["updated_count"]) == (Status.UNAVAILABLE, 7)
+    second = fire(environment, ordered("a_job", count_one))
+    assert (second.status, second.counts["updated_count"]) == (Status.COMPLETED, 8)
 
 
 def test_a_fenced_run_writes_nothing_and_gets_a_rollback(
