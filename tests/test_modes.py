@@ -73,6 +73,8 @@ def test_in_report_mode_every_run_is_a_dry_run_and_says_so(
     outcome = fire(report, JOBS["period_reset"])
     assert (outcome.status, outcome.dry_run, outcome.details["mode"]) == (Status.COMPLETED, True, "report")
     assert outcome.message.startswith("Dry run")
+    assert outcome.slot is None
+    assert database.value("SELECT count(*) FROM maintenance.runs WHERE slot IS NOT NULL") == 0
     assert database.host_checksum() == before
     assert fire(make_environment(), JOBS["period_reset"]).counts["updated_count"] == 1
 

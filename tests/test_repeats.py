@@ -48,6 +48,22 @@ def test_a_completed_slot_is_answered_from_its_result(environment: Environment, 
         assert (replay.run_id, replay.slot, replay.counts) == (first.run_id, NOON, first.counts)
 
 
+def test_a_completed_slot_is_replayed_while_the_job_runs_for_another(
+    make_environment: MakeEnvironment, redis_client: "redis.Redis"
+) -> None:
+    """Redis has lost the result, and the lock is taken: the ledger is asked before the lock."""
+    first = fire(make_environment(), ordered("a_job", count_one))
+    lose_everything(redis_client)
+    gate = Gate()
+    job = ordered("a_job", gate)
+    running = Background(make_environment(), job, NEXT_FIRING)
+    assert gate.entered.wait(30)
+    replay = fire(make_environment(), job)
+    gate.let_go.set()
+    assert (replay.status, replay.run_id) == (Status.REPLAYED, first.run_id)
+    assert running.outcome().status is Status.COMPLETED
+
+
 def test_a_result_in_redis_lasts_for_its_time(environment: Environment, redis_client: "redis.Redis") -> None:
     fire(environment, ordered("a_job", count_one))
     key = "maintenance:a_job:0:result:2026-05-15T12:00:00Z"

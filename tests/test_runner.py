@@ -12,6 +12,7 @@ from functions.registry import JOBS
 from shared.context import Context
 from shared.job import JobResult
 from shared.outcome import Status
+from shared.settings import RedisTarget
 from tests.conftest import Environment, MakeEnvironment
 from tests.support.clock import NOON, ManualClock
 from tests.support.database import TestDatabase
@@ -74,6 +75,20 @@ def test_what_nobody_foresaw_is_told_by_an_id_and_logged_with_its_text(environme
     assert "the text of the error" in line["message"]
     assert "in fail" in line["where"]
     assert "Traceback" not in environment.log
+
+
+def test_a_secret_in_the_text_of_an_error_does_not_get_into_the_log(
+    database: TestDatabase, environment: Environment, stack: Stack
+) -> None:
+    secrets = [database.target.password, RedisTarget(stack.redis_url).password, stack.redis_url]
+
+    def fail(_: Context) -> JobResult:
+        raise RuntimeError(f"cannot log in with {secrets}")
+
+    outcome = fire(environment, ordered("a_job", fail))
+    text = environment.log + str(outcome.as_json())
+    assert "cannot log in" in text
+    assert not [secret for secret in secrets if secret and secret in text]
 
 
 def test_a_lock_that_is_not_to_be_had_is_unavailable(database: TestDatabase, environment: Environment) -> None:

@@ -55,6 +55,15 @@ def test_a_run_that_died_is_closed_as_lost_and_its_counts_stay_in_the_sum(
     assert statuses == ["lost", "completed"]
 
 
+def test_the_fence_only_rises(database: TestDatabase, environment: Environment) -> None:
+    """A newer run has begun already: this one does not start, and the fence stays where it is."""
+    database.execute("INSERT INTO maintenance.fences VALUES ('a_job', 0, 1000)")
+    outcome = fire(environment, ordered("a_job", count_one))
+    assert (outcome.status, outcome.run_id) == (Status.FENCED, None)
+    assert database.value("SELECT run_id FROM maintenance.fences") == 1000
+    assert database.value("SELECT count(*) FROM maintenance.runs") == 0
+
+
 def test_a_commit_whose_answer_was_lost_still_counts(database: TestDatabase, environment: Environment) -> None:
     """The batch is on record, and the run does not know: its connection broke at the commit."""
 
