@@ -9,6 +9,7 @@ from pathlib import Path
 
 import alembic.command
 import alembic.config
+import alembic.util
 from sqlalchemy import Connection, text
 
 import shared.migrations
@@ -55,6 +56,12 @@ def migrate(target: DatabaseTarget, now: datetime) -> Migrated:
             version = upgrade_schema(connection)
             bind_identity(connection, target, now)
             return Migrated(str(target), before, version)
+    except alembic.util.CommandError as error:
+        raise Misconfigured(
+            "schema maintenance",
+            f"The schema `maintenance` in {target} is newer than this code, or none of ours. Nothing was changed. "
+            "Run the release that made it, or a newer one.",
+        ) from error
     except LockLost as error:
         raise Unavailable(
             "postgres",

@@ -60,7 +60,7 @@ class Context:
 
     `now` is the time the run is for, one value for the whole run. `slot` is the firing, if any. `limit` is the largest
     number of items to treat, None for all. `earlier` holds the counts of the slot's previous attempts, `counts` this
-    run's own.
+    run's own. `failed_count` is no sum: the next attempt meets the same items again.
     """
 
     job: Job
@@ -77,6 +77,7 @@ class Context:
     fence: Fence | None = None
     earlier: Mapping[str, int] = field(default_factory=dict)
     counts: Counter[str] = field(default_factory=Counter)
+    failed_count: int = 0
 
     def time_left(self) -> float:
         """Seconds until the run must have stopped; zero or less when it must stop now."""
@@ -103,12 +104,17 @@ class Context:
             yield batch
             total = self.counts + batch.counted
             if batch.counted:
-                saved = transaction.execute(
-                    STATEMENTS["save_counts"], run_id=self.fence.run_id, counts=json.dumps(total)
-                )
-                if not saved:
-                    raise Fenced(f"Run {self.fence.run_id} of {self.job.name} was closed by another; it stopped.")
+                self._save(transaction, self.fence.run_id, total)
         self.counts = total
+
+    def _save(self, transaction: Transaction, run_id: int, counts: Mapping[str, int]) -> None:
+        try:
+            saved = transaction.execute(STATEMENTS["save_counts"], run_id=run_id, counts=json.dumps(counts))
+        except LockLost as error:
+            # Not a lock that the batch's items are in the way of: a smaller batch would meet it too.
+            raise Unavailable("postgres", f"Another session holds the record of run {run_id}. Try again.") from error
+        if not saved:
+            raise Fenced(f"Run {run_id} of {self.job.name} was closed by another; it stopped.")
 
     @contextmanager
     def reading(self) -> Iterator[Transaction]:
@@ -118,7 +124,7 @@ class Context:
 
     def item_failed(self, item: str, reason: str) -> None:
         """Count one item that could not be done, and log why. `item` is its key."""
-        self.counts["failed_count"] += 1
+        self.failed_count += 1
         run_id = self.fence.run_id if self.fence else None
         self.log.write(
             "ERROR",

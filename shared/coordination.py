@@ -8,7 +8,7 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import TYPE_CHECKING, TypeVar
 
-from shared.errors import MaintenanceError, Misconfigured, Unavailable
+from shared.errors import Misconfigured, Unavailable
 from shared.job import Job
 from shared.locks import Busy, HeldLease, Lease, PostgresLocks
 from shared.outcome import Outcome
@@ -80,7 +80,7 @@ class Coordination:
             self._lost(error)
             return None
 
-    def _lost(self, error: MaintenanceError) -> None:
+    def _lost(self, error: Exception) -> None:
         """Note, and warn once, that Redis is lost."""
         # Without a Redis, what was lost is a session with advisory locks, and that is no change of ways.
         if self._services.settings.redis is None or self.degraded:

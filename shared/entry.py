@@ -3,6 +3,7 @@
 `POST /` runs the job, `GET /` is the health check; everything else is refused. Every answer is JSON.
 """
 
+import io
 import json
 import os
 import sys
@@ -11,7 +12,7 @@ from collections.abc import Callable, Mapping
 from flask import Request, Response
 
 from shared.clock import Clock, SystemClock
-from shared.errors import BadRequest
+from shared.errors import BadRequest, MaintenanceError
 from shared.failures import outcome_of
 from shared.health import health
 from shared.invocation import SCHEDULE_TIME_HEADER, parse_invocation
@@ -51,6 +52,12 @@ def entry_points(
 def _entry_point(services: Services, job: Job, jobs: Mapping[str, Job]) -> EntryPoint:
     # functions-framework takes real functions only, so this is a closure and no partial.
     def entry_point(request: Request) -> Response:
+        try:
+            return respond(request)
+        except Exception as error:  # noqa: BLE001  the boundary: whatever it is, it becomes an answer and a log line
+            return _failure(services, job, error)
+
+    def respond(request: Request) -> Response:
         if request.path != "/":
             return _refusal(404, "not_found", job, "There is nothing here. The job is at /.")
         if request.method == "GET":
@@ -67,13 +74,10 @@ def _entry_point(services: Services, job: Job, jobs: Mapping[str, Job]) -> Entry
 
 
 def _run(services: Services, job: Job, request: Request) -> Response:
-    # Cut off by its declared length before anything is read; one that declares none is read as far as the limit.
-    if (request.content_length or 0) > _LARGEST_BODY:
-        return _refusal(413, "too_large", job, f"The body is larger than {_LARGEST_BODY} bytes.")
-    body = request.stream.read(_LARGEST_BODY + 1)
-    if len(body) > _LARGEST_BODY:
-        return _refusal(413, "too_large", job, f"The body is larger than {_LARGEST_BODY} bytes.")
     try:
+        body = _body(request)
+        if body is None:
+            return _refusal(413, "too_large", job, f"The body is larger than {_LARGEST_BODY} bytes.")
         invocation = parse_invocation(request.headers.get(SCHEDULE_TIME_HEADER), body, services.clock.now())
     except BadRequest as error:
         services.log.write("WARNING", str(error), event="refused", job=job.name, field=error.field)
@@ -82,14 +86,37 @@ def _run(services: Services, job: Job, request: Request) -> Response:
     return _answer(_HTTP[outcome.status], outcome.as_json(), _RETRY_AFTER_SECONDS.get(outcome.status))
 
 
+def _body(request: Request) -> bytes | None:
+    """The whole body; None if it is too large.
+
+    Raises BadRequest for one that broke off: what is left of a dry run's body must not start a run.
+    """
+    declared = request.content_length
+    if declared is not None and declared > _LARGEST_BODY:
+        return None
+    try:
+        body = request.stream.read(_LARGEST_BODY + 1)
+    except Exception:  # noqa: BLE001  werkzeug's, gunicorn's or the socket's own: the body is not whole
+        # functions-framework reads what is left after the answer, and would break at the same place.
+        request.stream = io.BytesIO()
+        raise BadRequest("body", "The body broke off.") from None
+    if declared is not None and len(body) != declared:
+        raise BadRequest("body", "The body is shorter than its Content-Length.")
+    return None if len(body) > _LARGEST_BODY else body
+
+
 def _health(services: Services, job: Job, jobs: Mapping[str, Job]) -> Response:
     try:
         return _answer(200, health(services, job, jobs))
-    except Exception as error:  # noqa: BLE001  the boundary: whatever it is, it becomes an answer and a log line
-        outcome = outcome_of(services, job.name, error)
-        fields = {**outcome.as_json(), "message": services.redact(outcome.message)}
-        services.log.write("ERROR", str(fields["message"]), event="health", job=job.name, status=outcome.status.value)
-        return _answer(_HTTP[outcome.status], fields, _RETRY_AFTER_SECONDS.get(outcome.status))
+    except MaintenanceError as error:
+        return _failure(services, job, error)
+
+
+def _failure(services: Services, job: Job, error: Exception) -> Response:
+    outcome = outcome_of(services, job.name, error)
+    fields = {**outcome.as_json(), "message": services.redact(outcome.message)}
+    services.log.write("ERROR", str(fields["message"]), event="answer", job=job.name, status=outcome.status.value)
+    return _answer(_HTTP[outcome.status], fields, _RETRY_AFTER_SECONDS.get(outcome.status))
 
 
 def _refusal(code: int, status: str, job: Job, message: str, **fields: str) -> Response:

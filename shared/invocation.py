@@ -16,6 +16,8 @@ SCHEDULE_TIME_HEADER = "X-CloudScheduler-ScheduleTime"
 _SLOT_AHEAD = timedelta(seconds=300)
 _FIELDS = ("dry_run", "force", "limit", "as_of")
 _LONGEST_HEADER = 64
+# Outside these years arithmetic with months and days would leave the calendar.
+_YEARS = range(1970, 9999)
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,7 @@ def _slot(header: str | None) -> datetime | None:
     if header is None:
         return None
     try:
-        return parse_rfc3339(header.strip()[:_LONGEST_HEADER])
+        return _time(header.strip()[:_LONGEST_HEADER])
     except ValueError:
         raise BadRequest(
             SCHEDULE_TIME_HEADER,
@@ -100,6 +102,13 @@ def _as_of(value: object, dry_run: bool) -> datetime:
     if not dry_run:
         raise BadRequest("as_of", "as_of goes only with dry_run: true.")
     try:
-        return parse_rfc3339(value if isinstance(value, str) else "")
+        return _time(value if isinstance(value, str) else "")
     except ValueError:
         raise BadRequest("as_of", "as_of must be an RFC 3339 time, such as 2026-01-01T00:30:00Z.") from None
+
+
+def _time(text: str) -> datetime:
+    moment = parse_rfc3339(text)
+    if moment.year not in _YEARS:
+        raise ValueError("outside the years that can be reckoned with")
+    return moment

@@ -18,6 +18,8 @@ from shared.outcome import Outcome, Status
 from shared.postgres import Database, Row, Transaction
 from shared.statements import STATEMENTS
 
+# Every job has it beside its own figures: items that could not be done.
+FAILED_COUNT = "failed_count"
 # Longer than idle_in_transaction_session_timeout: by then the server has ended a stopped process's transaction.
 _TAKEOVER_WAIT_MS = 15_000
 
@@ -132,7 +134,7 @@ class Ended:
 
 def full_success(job: Job, counts: Mapping[str, int]) -> bool:
     """Whether a completed run did anything but fail: false when items failed and not one was done."""
-    return not counts.get("failed_count") or counts.get(job.counts[0], 0) > 0
+    return not counts.get(FAILED_COUNT) or counts.get(job.counts[0], 0) > 0
 
 
 class _AlreadyDoneError(MaintenanceError):
@@ -170,7 +172,7 @@ def _replay(job: Job, slot: datetime, attempts: Sequence[Row]) -> Outcome | None
     completed = next((attempt for attempt in attempts if attempt["status"] == Status.COMPLETED), None)
     if completed is None:
         return None
-    gauges = {name: value for name, value in completed["counts"].items() if name in job.gauges}
+    gauges = {name: value for name, value in completed["counts"].items() if name in (*job.gauges, FAILED_COUNT)}
     counts = {**_sum(job, attempts), **gauges}
     return Outcome(
         Status.REPLAYED,

@@ -11,7 +11,6 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Protocol
 
-from shared.errors import MaintenanceError
 from shared.postgres import Database, Session
 from shared.statements import STATEMENTS
 
@@ -101,7 +100,7 @@ class HeldLease:
         lease: Lease,
         *,
         otherwise: Callable[[], Lease | Busy],
-        on_loss: Callable[[MaintenanceError], None],
+        on_loss: Callable[[Exception], None],
         ttl_seconds: int,
     ) -> None:
         self._lease: Lease | None = lease
@@ -127,7 +126,7 @@ class HeldLease:
             try:
                 if self._lease is not None:
                     self._lease.renew()
-            except MaintenanceError as error:
+            except Exception as error:  # noqa: BLE001  a thread that dies of it would let the lease run out unseen
                 self._on_loss(error)
                 self._drop()
             if self._lease is None:
@@ -138,13 +137,13 @@ class HeldLease:
         if lease is not None:
             try:
                 lease.release()
-            except MaintenanceError as error:
+            except Exception as error:  # noqa: BLE001  the work is done; a lock that is left behind expires
                 self._on_loss(error)
 
     def _replace(self) -> None:
         try:
             lease = self._otherwise()
-        except MaintenanceError:
+        except Exception:  # noqa: BLE001
             return  # tried again at the next beat; the fence guards the data meanwhile
         if not isinstance(lease, Busy):
             self._lease = lease

@@ -5,11 +5,12 @@ documentation); everything else stays queryable below jsonPayload.
 """
 
 import json
+import re
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from datetime import datetime
 from typing import TextIO
-from urllib.parse import quote
+from urllib.parse import quote, quote_plus, unquote
 
 from shared.clock import Clock, format_rfc3339
 
@@ -27,8 +28,7 @@ class Redactor:
 
     def add(self, secrets: Iterable[str]) -> None:
         """Know these secrets too. Those under four characters are left out: they would mangle ordinary words."""
-        forms = {form for secret in secrets for form in (secret, quote(secret, safe=""), quote(secret))}
-        known = forms.union(self._secrets)
+        known = {form for secret in secrets for form in _forms(secret)}.union(self._secrets)
         # The longest first, so that a secret inside a longer one does not spoil the match of the longer.
         self._secrets = tuple(sorted((s for s in known if len(s) >= _SHORTEST_SECRET), key=len, reverse=True))
 
@@ -37,6 +37,16 @@ class Redactor:
         for secret in self._secrets:
             text = text.replace(secret, _REDACTED)
         return text
+
+
+def _forms(secret: str) -> Iterator[str]:
+    """A secret as it is written, as it stands in a URL, and as an error quotes it."""
+    for plain in {secret, unquote(secret)}:
+        yield plain
+        yield repr(plain)[1:-1]
+        for quoted in (quote(plain, safe=""), quote(plain), quote_plus(plain)):
+            yield quoted
+            yield re.sub("%[0-9A-F]{2}", lambda escape: escape[0].lower(), quoted)
 
 
 class Log:

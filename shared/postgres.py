@@ -6,18 +6,20 @@ deadlock_timeout (1 s by default): in a conflict with the service, we are the on
 """
 
 import contextlib
+import logging
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from sqlalchemy import Connection, Engine, create_engine, text
-from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy import Connection, Engine, create_engine, event, text
+from sqlalchemy.exc import DBAPIError, DisconnectionError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy.pool import ConnectionPoolEntry
 
 from shared.database_url import DatabaseTarget
 from shared.errors import DataRejected, LockLost, MaintenanceError, Misconfigured, Unavailable
-from shared.postgres_connect import connector_for
+from shared.postgres_connect import PROMPT_SECONDS, connector_for, set_patience
 from shared.sql import Statement
 
 Row = Mapping[str, Any]
@@ -37,12 +39,16 @@ SESSION_LIMITS: Mapping[str, str] = {
     "tcp_keepalives_count": "3",
 }
 
+# Longer than the server's statement_timeout: only a connection that vanished runs into it.
+_PATIENCE_SECONDS = 75.0
+
 # SQLSTATE classes and codes: "PostgreSQL Error Codes", PostgreSQL documentation, appendix A.
 _LOCK_CODES = {"55P03", "40P01", "40001", "57014"}
-_DATA_CLASSES = {"22", "23", "44", "P0", "09", "27"}
 _DOWN_CLASSES = {"08", "53", "57", "58"}
 _DOWN_CODES = {"25P03", "25P04", "25006"}
 _REFUSED_CLASSES = {"28"}
+# A statement of ours is wrong, or used where it cannot be: no item is at fault.
+_OUR_CLASSES = {"03", "0A", "25", "26", "2D", "34", "3B", "42"}
 _SCHEMA_CODES = {"42P01", "42703", "3F000", "42883", "42704", "42804", "42P10"}
 
 
@@ -143,7 +149,7 @@ class Database:
     def _pool(self) -> Engine:
         with self._making:
             if self._engine is None:
-                self._engine = make_engine(self.target, SESSION_LIMITS)
+                self._engine = make_engine(self.target, SESSION_LIMITS, patience_seconds=_PATIENCE_SECONDS)
             return self._engine
 
 
@@ -151,18 +157,49 @@ class Session(Transaction):
     """A connection outside any transaction: each statement commits by itself."""
 
 
-def make_engine(target: DatabaseTarget, server_settings: Mapping[str, str]) -> Engine:
-    """An engine for the target, with these server settings in every session. Nothing connects yet."""
-    return create_engine(
+def make_engine(
+    target: DatabaseTarget, server_settings: Mapping[str, str], *, patience_seconds: float | None = None
+) -> Engine:
+    """An engine for the target, with these server settings in every session. Nothing connects yet.
+
+    `patience_seconds` is how long an answer is waited for. Whether a pooled connection still works is asked with less
+    patience: a server that hangs must be found out in seconds.
+    """
+    # The pool logs with stack traces what its user is told anyway.
+    logging.getLogger("sqlalchemy.pool").addHandler(logging.NullHandler())
+    logging.getLogger("sqlalchemy.pool").propagate = False
+    engine = create_engine(
         "postgresql+pg8000://",
         creator=connector_for(target, server_settings),
-        pool_pre_ping=True,
         pool_size=2,
         max_overflow=8,
         pool_timeout=5,
         # Parameters are rows' content, and an error's text goes to the log.
         hide_parameters=True,
     )
+
+    def check(connection: Any, record: ConnectionPoolEntry, _: object) -> None:
+        # Not the pool's own pre-ping: it takes a reset connection for an error of the caller's, because pg8000 lets the
+        # socket's error through, and it would wait for an answer for as long as a statement may take.
+        if record.info.pop("was idle", False) and not _answers(connection):
+            raise DisconnectionError
+        set_patience(connection, patience_seconds)
+
+    event.listen(engine, "checkout", check)
+    event.listen(engine, "checkin", lambda _, record: record.info.update({"was idle": True}))
+    return engine
+
+
+def _answers(connection: Any) -> bool:
+    """Whether a pooled pg8000 connection still works. Any failure means that it does not."""
+    try:
+        set_patience(connection, PROMPT_SECONDS)
+        connection.autocommit = True
+        connection.cursor().execute("SELECT 1")
+        connection.autocommit = False
+    except Exception:  # noqa: BLE001  whatever it is, a new connection is the answer
+        return False
+    return True
 
 
 @contextmanager
@@ -192,7 +229,6 @@ def meaning(error: BaseException | None, target: DatabaseTarget) -> MaintenanceE
         return LockLost(reason)
     decide: list[tuple[bool, Callable[[], MaintenanceError]]] = [
         (code in _DOWN_CODES or code[:2] in _DOWN_CLASSES, lambda: _down(target, reason)),
-        (code[:2] in _DATA_CLASSES, lambda: DataRejected(reason)),
         (code[:2] in _REFUSED_CLASSES, lambda: _login_refused(target, reason)),
         (code == "3D000", lambda: _no_such_database(target)),
         (code == "42501", lambda: _no_right(target, reason)),
@@ -201,7 +237,8 @@ def meaning(error: BaseException | None, target: DatabaseTarget) -> MaintenanceE
     for applies, make in decide:
         if applies:
             return make()
-    return UnforeseenDatabaseError(reason)
+    # Whatever else the server says is about the values: a constraint, a trigger with a code of its own, a damaged row.
+    return UnforeseenDatabaseError(reason) if code[:2] in _OUR_CLASSES else DataRejected(reason)
 
 
 class UnforeseenDatabaseError(MaintenanceError):

@@ -7,6 +7,7 @@ vanished is noticed by keepalives.
 
 import contextlib
 import socket
+import ssl
 import struct
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -17,9 +18,8 @@ from pg8000.exceptions import DatabaseError, InterfaceError
 from shared.database_url import DatabaseTarget, ssl_context
 from shared.errors import Misconfigured, Unavailable
 
-_CONNECT_SECONDS = 5.0
-# Longer than the server's statement_timeout: only a connection that vanished runs into it.
-_ANSWER_SECONDS = 75.0
+# For everything that a healthy server does at once: connecting, and answering whether a pooled connection still works.
+PROMPT_SECONDS = 5.0
 _PROBE_SECONDS = 1.0
 _SSL_REQUEST = struct.pack("!ii", 8, 80877103)
 _APPLICATION = "bytereview-maintenance"
@@ -30,8 +30,9 @@ Connect = Callable[[], Any]
 def connector_for(target: DatabaseTarget, startup: Mapping[str, str]) -> Connect:
     """A function that opens a new connection to the target, with these server settings from the first moment.
 
-    It raises Unavailable when the server cannot be reached or does not answer in seconds, Misconfigured when something
-    else answers there or TLS cannot be had as asked, and the driver's DatabaseError when the server itself refuses.
+    Its socket keeps the limit for prompt answers; `set_patience` gives it another. It raises Unavailable when the
+    server cannot be reached or does not answer in seconds, Misconfigured when something else answers there or TLS
+    cannot be had as asked, and the driver's DatabaseError when the server itself refuses.
     """
     if target.cloud_sql_instance and not target.socket_folder:
         # Imported here: the connector costs half a second, which only an installation that uses it should pay.
@@ -40,6 +41,12 @@ def connector_for(target: DatabaseTarget, startup: Mapping[str, str]) -> Connect
         cloud_sql = CloudSql()
         return lambda: cloud_sql.connect(target, application=_APPLICATION, startup=startup)
     return lambda: _direct(target, startup)
+
+
+def set_patience(connection: Any, seconds: float | None) -> None:
+    """Let a pg8000 connection wait so long for an answer; None: without end."""
+    # pg8000 has no public name for its socket, and its own time limit is one for connecting and answering alike.
+    connection._usock.settimeout(seconds)
 
 
 def _direct(target: DatabaseTarget, startup: Mapping[str, str]) -> Any:
@@ -71,7 +78,6 @@ def _direct(target: DatabaseTarget, startup: Mapping[str, str]) -> Any:
     except (KeyError, ValueError, struct.error) as error:
         sock.close()
         raise _not_postgresql(target) from error
-    sock.settimeout(_ANSWER_SECONDS)
     return connection
 
 
@@ -79,7 +85,7 @@ def _open(target: DatabaseTarget) -> socket.socket:
     try:
         if target.socket_path:
             return _open_unix(target.socket_path)
-        sock = socket.create_connection((target.host, target.port), _CONNECT_SECONDS)
+        sock = socket.create_connection((target.host, target.port), PROMPT_SECONDS)
     except (socket.gaierror, UnicodeError) as error:
         # A name that is no name at all fails before it is looked up, as a UnicodeError.
         if isinstance(error, UnicodeError) or error.errno == socket.EAI_NONAME:
@@ -98,7 +104,7 @@ def _open(target: DatabaseTarget) -> socket.socket:
 
 def _open_unix(path: str) -> socket.socket:
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    sock.settimeout(_CONNECT_SECONDS)
+    sock.settimeout(PROMPT_SECONDS)
     try:
         sock.connect(path)
     except BaseException:
@@ -129,12 +135,19 @@ def _with_tls(sock: socket.socket, target: DatabaseTarget) -> socket.socket:
     if answer == b"S":
         try:
             return ssl_context(target).wrap_socket(sock, server_hostname=target.host)
+        except (TimeoutError, ConnectionError, ssl.SSLEOFError) as error:
+            raise _no_answer(target) from error
         except OSError as error:
             raise Misconfigured(
                 "DATABASE_URL",
                 f"TLS with PostgreSQL at {target.instance} failed: {getattr(error, 'reason', None) or 'no handshake'}. "
                 "Check sslmode and sslrootcert.",
             ) from error
+    if answer == b"" and _something_else_answers(target):
+        raise _not_postgresql(target)
+    if answer in (b"", b"E"):
+        # It hung up, or it says that it cannot serve: PostgreSQL does so while it starts or has no memory left.
+        raise _no_answer(target)
     if answer != b"N":
         raise _not_postgresql(target)
     if target.ssl_mode in ("require", "verify-ca", "verify-full"):

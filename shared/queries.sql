@@ -71,11 +71,11 @@ SET status = :status, finished_at = :finished_at, counts = CAST(:counts AS jsonb
 WHERE id = :run_id AND status = 'running';
 
 -- name: job_history
--- The last full success of each job (a limited run is none), and when this database was bound to its environment.
+-- The last full success of each job. A limited run is none, nor is one that could not do a single item.
 SELECT
     runs.job, max(runs.started_at) AS started_at, max(runs.finished_at) AS finished_at, max(runs.slot) AS slot
 FROM maintenance.runs
-WHERE runs.status = 'completed' AND runs.dry_run = :dry_run AND NOT runs.counts ? 'limit'
+WHERE runs.status = 'completed' AND runs.dry_run = :dry_run AND NOT runs.counts ?| ARRAY['limit', 'all_failed']
 GROUP BY runs.job;
 
 -- name: bound_session

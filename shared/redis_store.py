@@ -5,6 +5,7 @@ Redis may lose everything at any moment. Nothing here is the last word: the ledg
 
 import json
 import random
+import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -72,7 +73,7 @@ class RedisStore:
             raise Misconfigured(
                 "REDIS_URL", f"Redis at {self._target} refused the login or a command. Check user, password and rights."
             ) from error
-        except (RedisError, OSError) as error:
+        except (RedisError, OSError, UnicodeError) as error:
             raise Unavailable("redis", f"Redis at {self._target} does not answer.") from error
 
     def close(self) -> None:
@@ -95,15 +96,28 @@ class RedisLocks:
         """
         with self._store.translated():
             own = self._store.lock(f"maintenance:{job}:{shard}:lock", self._ttl)
-            if not own.acquire():
+            if not _taken(own):
                 return Busy.JOB
             numbers = random.sample(range(1, self._capacity + 1), self._capacity)
             for number in numbers:
                 numbered = self._store.lock(f"maintenance:running:{number}:lock", self._ttl)
-                if numbered.acquire():
+                if _taken(numbered):
                     return RedisLease(self._store, (own, numbered))
             own.release()
             return Busy.CAPACITY
+
+
+def _taken(lock: Lock) -> bool:
+    """Try to take a lock.
+
+    The client sends a command again when its answer does not come in time. The first may have been carried out all the
+    same, and then the lock that seems to be taken is our own.
+    """
+    token = uuid.uuid4().hex
+    if lock.acquire(token=token):
+        return True
+    lock.local.token = token.encode()
+    return lock.owned()
 
 
 class RedisLease:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from shared.clock import format_rfc3339
 from shared.job import Job
+from shared.ledger import FAILED_COUNT
 from shared.outcome import Outcome, Status
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ class SlotResults:
             return None
         if not isinstance(counts, dict) or not all(type(value) is int for value in counts.values()):
             return None
-        known = {name: value for name, value in counts.items() if name in (*job.counts, *job.gauges)}
+        known = {name: value for name, value in counts.items() if name in (*job.counts, *job.gauges, FAILED_COUNT)}
         return Outcome(Status.REPLAYED, success, message, job.name, run_id=run_id, slot=slot, counts=known)
 
 

@@ -16,7 +16,7 @@ from shared.errors import Fenced, MaintenanceError
 from shared.failures import outcome_of
 from shared.invocation import Invocation
 from shared.job import Job, JobResult
-from shared.ledger import Begun, Ended, Ledger, NewRun, full_success
+from shared.ledger import FAILED_COUNT, Begun, Ended, Ledger, NewRun, full_success
 from shared.locks import Busy
 from shared.outcome import Outcome, Status
 from shared.services import Services
@@ -43,7 +43,7 @@ def run_job(services: Services, job: Job, invocation: Invocation) -> Outcome:
         outcome = outcome_of(services, job.name, error)
     outcome = execution.described(outcome)
     fields = outcome.as_json()
-    severity = _SEVERITY.get(outcome.status, "INFO")
+    severity = _SEVERITY.get(outcome.status, "INFO" if outcome.success or outcome.status is Status.BUSY else "ERROR")
     event = "finish" if execution.began else "answer"
     services.log.write(severity, str(fields.pop("message")), event=event, trigger=invocation.trigger, **fields)
     return outcome
@@ -108,15 +108,16 @@ class _Execution:
         context = self._context(begun.fence, begun.earlier)
         self._log_start(context, begun.fence.run_id)
         error: Exception | None = None
-        gauges: dict[str, int] = {}
+        gauges: Mapping[str, int] = {}
         try:
             result = self._job.load().run(context)
         except Exception as raised:  # noqa: BLE001  whatever it is, the run must be closed with it
             error = raised
             outcome = outcome_of(self._services, self._job.name, raised)
         else:
-            gauges = dict(result.gauges)
+            gauges = result.gauges
             outcome = self._ended_well(context, result)
+        gauges = {**gauges, FAILED_COUNT: context.failed_count}
         outcome = replace(outcome, run_id=begun.fence.run_id, counts={**self._totals(context), **gauges})
         try:
             recorded = ledger.finish(begun.fence, self._record_of(outcome, {**context.counts, **gauges}, error))
@@ -137,7 +138,7 @@ class _Execution:
         context = self._context(None, {})
         self._log_start(context, None)
         result = self._job.load().run(context)
-        counts = {**self._totals(context), **result.gauges}
+        counts = {**self._totals(context), **result.gauges, FAILED_COUNT: context.failed_count}
         outcome = replace(self._ended_well(context, result), counts=counts)
         return replace(outcome, run_id=ledger.record(self._new_run(), self._record_of(outcome, counts, None)))
 
@@ -150,7 +151,8 @@ class _Execution:
 
     def _ended_well(self, context: Context, result: JobResult) -> Outcome:
         status = Status.COMPLETED if result.complete else Status.INCOMPLETE
-        success = result.complete and full_success(self._job, self._totals(context))
+        totals = {**self._totals(context), FAILED_COUNT: context.failed_count}
+        success = result.complete and full_success(self._job, totals)
         return Outcome(status, success, result.message, self._job.name)
 
     def _totals(self, context: Context) -> dict[str, int]:
@@ -159,6 +161,9 @@ class _Execution:
 
     def _record_of(self, outcome: Outcome, counts: dict[str, int], error: Exception | None) -> Ended:
         error_id = outcome.details.get("error_id")
+        if outcome.status is Status.COMPLETED and not outcome.success:
+            # On record, so that the health check does not take it for a success.
+            counts = {**counts, "all_failed": 1}
         return Ended(
             outcome.status,
             self._services.redact(outcome.message),

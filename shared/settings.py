@@ -62,7 +62,7 @@ def parse_settings(environ: Mapping[str, str]) -> Settings:
         max_concurrent_jobs=_number(environ, "MAX_CONCURRENT_JOBS", 5, 1, 100),
         result_ttl_hours=_number(environ, "RESULT_TTL_HOURS", 24, 1, 8760),
         lock_ttl_seconds=_number(environ, "LOCK_TTL_SECONDS", 60, 2, 3600),
-        job_timeout_seconds=_optional_number(environ, "JOB_TIMEOUT_SECONDS", 61, 3600),
+        job_timeout_seconds=_optional_number(environ, "JOB_TIMEOUT_SECONDS", 61, 1710),
         revision=_text(environ, "K_REVISION"),
     )
 

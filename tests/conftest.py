@@ -18,6 +18,7 @@ from hypothesis import settings as hypothesis_settings
 from devstack.accounts import add_plans
 from devstack.databases import create_database, drop_database
 from devstack.stack import Stack
+from devstack.valkey import ValkeyServer
 from functions.registry import JOBS
 from ops.migrate import bind_identity, upgrade_schema
 from shared.clock import Clock
@@ -182,3 +183,12 @@ def functions(tmp_path: Path, environ: dict[str, str]) -> Iterator[Functions]:
     """Serves functions over HTTP."""
     with ExitStack() as stack:
         yield Functions(tmp_path, environ, stack)
+
+
+@pytest.fixture
+def own_redis(stack: Stack, tmp_path: Path) -> Iterator[ValkeyServer]:
+    """A Redis server that the test may stop."""
+    server = ValkeyServer((stack.folder or tmp_path) / "own-redis")
+    server.start()
+    yield server
+    server.remove()

@@ -1,15 +1,20 @@
 """Connecting to PostgreSQL: TLS, sockets, Cloud SQL, and connections that went away between two runs."""
 
+import socket
+import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
+import psutil  # type: ignore[import-untyped]
 import pytest
+from sqlalchemy import Engine
 
 from devstack.stack import Stack
 from shared.database_url import DatabaseTarget, database_target
 from shared.errors import MaintenanceError, Misconfigured, Unavailable
 from shared.outcome import Status
-from shared.postgres import SESSION_LIMITS, Database
+from shared.postgres import SESSION_LIMITS, Database, make_engine
 from shared.sql import Statement
 from tests.conftest import Environment
 from tests.support.database import TestDatabase
@@ -121,7 +126,8 @@ def test_every_session_has_its_limits(database: TestDatabase) -> None:
         found = {row["name"]: row["setting"] for row in transaction.rows(show, names=list(SESSION_LIMITS))}
     client.dispose()
     assert found == dict(SESSION_LIMITS)
-    assert int(found["lock_timeout"]) <= 500
+    assert 0 < int(found["lock_timeout"]) <= 500
+    assert int(found["statement_timeout"]) > 0
     assert int(found["idle_in_transaction_session_timeout"]) == 5_000
 
 
@@ -154,3 +160,73 @@ def test_cloud_sql_without_credentials_says_so(monkeypatch: pytest.MonkeyPatch, 
     error = refused(database_target(environ))
     assert isinstance(error, Misconfigured)
     assert "gcloud auth application-default login" in str(error)
+
+
+# ---- servers that hang, or break off
+
+
+class Answering:
+    """A server that reads once from each connection, says its piece and hangs up."""
+
+    def __init__(self, says: bytes) -> None:
+        self._says = says
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.url = f"postgresql://ann:pw@127.0.0.1:{self._listener.getsockname()[1]}/byte"
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def _serve(self) -> None:
+        with suppress(OSError):
+            while True:
+                client, _ = self._listener.accept()
+                with client:
+                    # Something that is no request for TLS is a look at whether other services answer there.
+                    if client.recv(64).startswith(b"\0"):
+                        client.sendall(self._says)
+
+    def close(self) -> None:
+        """Serve no more."""
+        self._listener.close()
+
+
+@pytest.mark.parametrize(
+    "says",
+    [b"", b"S", b"E\0\0\0\x0fcannot fork\0"],
+    ids=["hangs up", "hangs up in the handshake", "says that it cannot fork"],
+)
+def test_a_server_that_breaks_off_is_unavailable(says: bytes) -> None:
+    server = Answering(says)
+    error = refused(database_target({"DATABASE_URL": server.url}))
+    server.close()
+    assert isinstance(error, Unavailable)
+    assert "did not answer" in str(error)
+
+
+# Waited for as long as an ordinary answer, it would be 75 s.
+@pytest.mark.timeout(50)
+def test_a_server_that_hangs_is_found_out_in_seconds_though_connections_to_it_are_open(
+    stack: Stack, environment: Environment
+) -> None:
+    if stack.postgres is None:
+        pytest.skip("the server given by DATABASE_URL is not ours to stop")
+    assert environment.run().status is Status.COMPLETED
+    assert stack.postgres.pid is not None
+    postmaster = psutil.Process(stack.postgres.pid)
+    server = [postmaster, *postmaster.children(recursive=True)]
+    for process in server:
+        process.suspend()
+    try:
+        outcome = environment.run()
+    finally:
+        for process in server:
+            process.resume()
+    assert (outcome.status, outcome.details["service"]) == (Status.UNAVAILABLE, "postgres")
+    assert environment.run().status is Status.COMPLETED
+
+
+def test_a_migrations_statements_are_waited_for_without_end(database: TestDatabase) -> None:
+    def patience(engine: Engine) -> float | None:
+        with engine.connect() as connection:
+            return connection.connection.driver_connection._usock.gettimeout()  # type: ignore[union-attr,no-any-return]
+
+    assert patience(make_engine(database.target, {})) is None
+    assert patience(make_engine(database.target, {}, patience_seconds=75)) == 75

@@ -7,10 +7,9 @@ import os
 import signal
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import pytest
 from sqlalchemy import text
@@ -369,15 +368,3 @@ def test_a_wrong_password_for_redis_is_misconfigured(
     served = functions.serve({"REDIS_URL": own_redis.url.replace(password, "wrong")})
     answer = firing(served)
     assert (answer.status, answer.fields["status"], answer.fields["setting"]) == (500, "misconfigured", "REDIS_URL")
-
-
-# ---- a Redis that a test may stop
-
-
-@pytest.fixture
-def own_redis(stack: Stack, tmp_path: Path) -> Iterator[ValkeyServer]:
-    """A Redis server that the test may stop."""
-    server = ValkeyServer((stack.folder or tmp_path) / "own-redis")
-    server.start()
-    yield server
-    server.remove()

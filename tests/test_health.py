@@ -64,6 +64,16 @@ def test_a_limited_or_dry_run_is_no_success(environment: Environment, fields: di
     assert look(environment)["overdue"] is True
 
 
+def test_a_run_that_could_not_do_a_single_item_is_no_success(database: TestDatabase, environment: Environment) -> None:
+    database.account("ann", "free")
+    database.script("ALTER TABLE usage_counters ADD CONSTRAINT not_ann CHECK (user_id <> 'ann')")
+    assert environment.run().counts["failed_count"] == 1
+    assert look(environment)["last_success"] is None
+    database.account("bob", "free")
+    assert environment.run().counts["updated_count"] == 1
+    assert look(environment)["last_success"] is not None
+
+
 def test_in_report_mode_a_dry_run_is_what_there_is_to_do(make_environment: MakeEnvironment) -> None:
     report = make_environment({"MAINTENANCE_MODE": "report"})
     report.run(slot=FIRING)

@@ -1,6 +1,7 @@
 """The HTTP contract, as functions-framework serves it."""
 
 import http.client
+import socket
 from collections.abc import Iterator
 from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
@@ -200,3 +201,64 @@ def test_other_paths_are_404(served: Served, path: str) -> None:
 def test_nothing_refused_has_run(served: Served) -> None:
     request(served, "POST", body=b"{")
     assert not [line for line in served.log_lines() if line["event"] == "start" and not line["dry_run"]]
+
+
+# ---- requests that broke off
+
+
+def raw(served: Served, data: bytes) -> str:
+    """Send bytes, end the sending, and give whatever comes back."""
+    parts = urlsplit(served.url)
+    with socket.create_connection((parts.hostname or "", parts.port or 0), timeout=60) as connection:
+        connection.sendall(data)
+        connection.shutdown(socket.SHUT_WR)
+        answer = b""
+        while part := connection.recv(65536):
+            answer += part
+    return answer.decode()
+
+
+@pytest.mark.parametrize(
+    ("headers", "body"),
+    [
+        ("Content-Length: 17", b""),
+        ("Content-Length: 17", b'{"dry_run": '),
+        ("Content-Length: 19", b'{"dry_run": true}'),
+        ("Transfer-Encoding: chunked", b"11\r\n{"),
+        ("Transfer-Encoding: chunked", b'zz\r\n{"dry_run": true}\r\n0\r\n\r\n'),
+    ],
+    ids=["nothing came", "half came", "blanks missing", "chunk cut off", "no chunk size"],
+)
+def test_a_body_that_broke_off_starts_no_run(
+    database: TestDatabase, functions: Functions, headers: str, body: bytes
+) -> None:
+    """What is left of a dry run's body would be an order to run."""
+    database.account("ann", "free")
+    served = functions.serve()
+    answer = raw(served, f"POST / HTTP/1.1\r\nHost: x\r\n{headers}\r\n\r\n".encode() + body)
+    assert answer.startswith("HTTP/1.1 400")
+    assert '"field": "body"' in answer
+    assert database.period("ann") == (None, None)
+    assert database.value("SELECT count(*) FROM maintenance.runs") == 0
+    assert "Traceback" not in served.log.read_text()
+
+
+def test_a_time_that_cannot_be_reckoned_with_is_400(served: Served) -> None:
+    for year in ("0001", "9999"):
+        answer = request(served, "POST", body=f'{{"dry_run": true, "as_of": "{year}-01-01T00:00:00Z"}}'.encode())
+        assert (answer.status, answer.fields["field"]) == (400, "as_of")
+        answer = request(served, "POST", headers={SCHEDULE_TIME: f"{year}-12-31T23:59:59Z"})
+        assert answer.status == 400
+
+
+def test_a_connection_that_died_in_the_pool_leaves_no_stack_trace_in_the_log(
+    database: TestDatabase, functions: Functions
+) -> None:
+    served = functions.serve()
+    assert firing(served).status == 200
+    database.rows(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+        "WHERE application_name = 'bytereview-maintenance' AND datname = current_database()"
+    )
+    assert firing(served, slot=None).fields["status"] == "completed"
+    assert "Traceback" not in served.log.read_text()

@@ -4,10 +4,12 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 
+import psutil  # type: ignore[import-untyped]
 import pytest
 import redis
 
 from devstack.stack import Stack
+from devstack.valkey import ValkeyServer
 from shared.errors import MaintenanceError, Misconfigured, Unavailable
 from shared.locks import Busy, HeldLease, Lease, Locks, PostgresLocks
 from shared.postgres import Database
@@ -159,6 +161,48 @@ def test_a_lock_that_redis_lost_is_taken_again_by_its_holder(
     taken(redis_locks()).release()
 
 
+def test_a_lock_taken_by_a_command_whose_answer_came_too_late_is_ones_own(own_redis: ValkeyServer) -> None:
+    """The client gives up waiting and sends the command again; the server carries out both."""
+    store = RedisStore(RedisTarget(own_redis.url))
+    store.ping()
+    assert own_redis.pid is not None
+    server = psutil.Process(own_redis.pid)
+    results: list[Lease | Busy] = []
+    first = connections_to(own_redis.port)
+    server.suspend()
+    thread = threading.Thread(target=lambda: results.append(RedisLocks(store, 60, 5).acquire("a_job", 0)))
+    thread.start()
+    until(lambda: connections_to(own_redis.port) - first, "the client has given up and connects again")
+    server.resume()
+    thread.join()
+    (lease,) = results
+    assert not isinstance(lease, Busy)
+    lease.release()
+    taken(RedisLocks(store, 60, 5)).release()
+    store.close()
+
+
+def connections_to(port: int) -> set[int]:
+    """Our own ends of this process's connections to a port."""
+    found = psutil.Process().net_connections("tcp")
+    return {each.laddr.port for each in found if each.raddr and each.raddr.port == port}
+
+
+def test_bytes_that_are_no_text_under_a_lock_s_key_are_somebody_elses_lock(
+    redis_locks: MakeLocks, redis_client: "redis.Redis"
+) -> None:
+    redis_client.set("maintenance:a_job:0:lock", b"\xff\xfe")
+    locks = redis_locks()
+    with suppress(Unavailable):
+        assert locks.acquire("a_job", 0) is Busy.JOB
+    lease = taken(redis_locks(), "b_job")
+    redis_client.set("maintenance:b_job:0:lock", b"\xff\xfe")
+    told: list[Exception] = []
+    with HeldLease(lease, otherwise=lambda: Busy.JOB, on_loss=told.append, ttl_seconds=60):
+        pass
+    assert all(isinstance(error, Unavailable) for error in told)
+
+
 def test_redis_out_of_reach_is_unavailable() -> None:
     store = RedisStore(RedisTarget("redis://:pw-of-redis@127.0.0.1:1/0"))
     with pytest.raises(Unavailable) as refused:
@@ -182,7 +226,7 @@ def test_a_wrong_password_for_redis_is_misconfigured(stack: Stack) -> None:
 
 def test_a_lost_lease_is_replaced_and_told_of(postgres_locks: MakeLocks, database: TestDatabase) -> None:
     locks = postgres_locks(ttl_seconds=2)
-    losses: list[MaintenanceError] = []
+    losses: list[Exception] = []
     with HeldLease(taken(locks), otherwise=lambda: locks.acquire("a_job", 0), on_loss=losses.append, ttl_seconds=2):
         holder = "SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND granted"
         first = {row["pid"] for row in database.rows(holder)}

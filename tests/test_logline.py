@@ -4,6 +4,7 @@ import io
 import json
 from datetime import timedelta
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -53,6 +54,21 @@ def test_secrets_are_taken_out_wherever_they_stand() -> None:
     assert "w€rd" not in text
     assert "w%E2" not in text
     assert text.count("[redacted]") == 5
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "r@dis/p w+ä",
+        "r%40dis%2Fp%20w%2B%C3%A4",
+        "r%40dis%2fp%20w%2b%c3%a4",
+        "r%40dis%2Fp+w%2B%C3%A4",
+    ],
+)
+def test_a_secret_is_known_in_every_form(text: str) -> None:
+    """As it stands in a URL, so too decoded, and the other way round."""
+    for secret in ("r@dis/p w+ä", "r%40dis%2Fp%20w%2B%C3%A4"):
+        assert Redactor((secret,))(f"<{text}>") == "<[redacted]>"
 
 
 def test_a_secret_within_another_does_not_spoil_it() -> None:

@@ -69,6 +69,13 @@ def test_a_copy_in_another_environment_is_not_migrated(database: TestDatabase) -
     assert database.value("SELECT instance FROM maintenance.identity") == "production:5432"
 
 
+def test_a_schema_that_is_newer_than_the_code_is_left_alone(database: TestDatabase) -> None:
+    database.execute("UPDATE maintenance.alembic_version SET version_num = '9999'")
+    with pytest.raises(Misconfigured, match="newer than this code"):
+        migrate(database.target, NOON)
+    assert database.value("SELECT version_num FROM maintenance.alembic_version") == "9999"
+
+
 def test_two_migrations_at_once_wait_for_each_other(make_database: MakeDatabase, service_template: str) -> None:
     database = make_database(service_template)
     errors: list[BaseException] = []

@@ -182,31 +182,3 @@ def test_hostile_user_ids(database: TestDatabase, environment: Environment) -> N
         database.account(name, "free", APRIL, APRIL_END)
     assert environment.run().counts["updated_count"] == len(names)
     assert all(database.period(name) == (MAY, MAY_END) for name in names)
-
-
-def test_one_account_that_the_database_refuses_does_not_take_others_along(
-    database: TestDatabase, environment: Environment
-) -> None:
-    for number in range(20):
-        database.account(f"user {number:02}", "free", APRIL, APRIL_END)
-    database.script(
-        """
-        CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$
-        BEGIN IF NEW.user_id = 'user 07' THEN RAISE EXCEPTION 'not this one'; END IF; RETURN NEW; END $$;
-        """
-    )
-    database.script("CREATE TRIGGER refuse BEFORE INSERT ON usage_counters FOR EACH ROW EXECUTE FUNCTION refuse()")
-    outcome = environment.run()
-    assert (outcome.status, outcome.success) == (Status.COMPLETED, True)
-    assert (outcome.counts["updated_count"], outcome.counts["failed_count"], outcome.counts["due_count"]) == (19, 1, 1)
-    assert database.period("user 07") == (APRIL, APRIL_END)
-    failure = next(line for line in environment.lines() if line["event"] == "item")
-    assert failure["item"] == "user 07"
-    assert "not this one" in failure["message"]
-
-
-def test_when_every_account_is_refused_the_run_is_no_success(database: TestDatabase, environment: Environment) -> None:
-    database.account("ann", "free", APRIL, APRIL_END)
-    database.script("ALTER TABLE usage_counters ADD CONSTRAINT no_may CHECK (period_start <> '2026-05-01T00:00:00Z')")
-    outcome = environment.run()
-    assert (outcome.status, outcome.success, outcome.counts["failed_count"]) == (Status.COMPLETED, False, 1)

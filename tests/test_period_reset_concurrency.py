@@ -5,13 +5,16 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
 from sqlalchemy import Connection, text
 
 from devstack.accounts import add_accounts
+from functions.period_reset.sweep import STATEMENTS
 from shared.outcome import Status
+from shared.postgres import Database, Row
 from tests.conftest import Environment, MakeEnvironment
 from tests.support.clock import NOON
 from tests.support.database import TestDatabase
@@ -246,3 +249,70 @@ def test_a_storm_of_usage_upgrades_and_downgrades(
         "SELECT count(*) FROM billing_accounts WHERE plan_code = 'free' AND current_period_start <> :m", m=MAY
     )
     assert wrong == 0
+
+
+def batch_parameters() -> dict[str, object]:
+    return {
+        "from_start": True, "after": "", "only": None, "refused": [], "free_plans": ["free"], "now": NOON,
+        "month_start": MAY, "month_end": MAY_END, "size": 10,
+    }  # fmt: skip
+
+
+def test_a_batch_skips_what_others_hold_and_does_not_wait(database: TestDatabase) -> None:
+    for number in range(3):
+        database.account(f"user {number}", "free", APRIL, APRIL_END)
+    client = Database(database.target)
+    with (
+        open_transaction(database, "SELECT 1 FROM billing_accounts WHERE user_id = 'user 1' FOR UPDATE"),
+        client.transaction() as transaction,
+    ):
+        # To wait would be to lose the lock: every session of a job gives up after half a second.
+        row = transaction.row(STATEMENTS["reset_batch"], **batch_parameters())
+    client.dispose()
+    assert row is not None
+    assert (row["found"], row["moved"], row["last_key"]) == (2, 2, "user 2")
+
+
+def test_the_write_repeats_the_condition(database: TestDatabase, environment: Environment) -> None:
+    """Were the rows not locked first, an upgrade could commit between the choice and the write: the write sees it."""
+    for number in range(3):
+        database.account(f"user {number}", "free", APRIL, APRIL_END)
+    database.script(
+        """
+        CREATE FUNCTION hold() RETURNS trigger LANGUAGE plpgsql AS $$
+        BEGIN
+            PERFORM set_config('lock_timeout', '20s', true);
+            PERFORM pg_advisory_xact_lock_shared(4711);
+            RETURN NEW;
+        END $$
+        """
+    )
+    database.script(
+        "CREATE TRIGGER hold BEFORE UPDATE ON billing_accounts FOR EACH ROW "
+        "WHEN (NEW.plan_code = 'free') EXECUTE FUNCTION hold()"
+    )
+    statement = STATEMENTS["reset_batch"]
+    without_locks = replace(statement, text=statement.text.replace("FOR UPDATE SKIP LOCKED", ""))
+    client = environment.services.database
+    rows: list[Row | None] = []
+
+    def write() -> None:
+        with client.transaction() as transaction:
+            rows.append(transaction.row(without_locks, **batch_parameters()))
+
+    with open_transaction(database, "SELECT pg_advisory_lock(4711)") as held:
+        batch = in_background(write)
+        until(lambda: waits_for_advisory_lock(database), "the write has reached its first row")
+        # The row that is being written is locked; the two others are upgraded.
+        upgraded = database.execute(
+            UPGRADE.replace("= :user", "IN (SELECT user_id FROM billing_accounts FOR UPDATE SKIP LOCKED)"),
+            start=PAID_START,
+            end=PAID_END,
+        )
+        held.execute(text("SELECT pg_advisory_unlock(4711)"))
+        batch.join()
+    assert upgraded == 2
+    assert rows[0] is not None
+    assert rows[0]["moved"] == 1
+    paid = database.rows("SELECT current_period_start s FROM billing_accounts WHERE plan_code = 'pro'")
+    assert [row["s"] for row in paid] == [PAID_START, PAID_START]

@@ -4,6 +4,7 @@ import threading
 
 import pytest
 import redis
+from sqlalchemy import text
 
 from shared.context import Context
 from shared.errors import Fenced, Unavailable
@@ -76,6 +77,19 @@ def test_a_commit_whose_answer_was_lost_still_counts(database: TestDatabase, env
     assert (first.status, first.counts["updated_count"]) == (Status.UNAVAILABLE, 7)
     second = fire(environment, ordered("a_job", count_one))
     assert (second.status, second.counts["updated_count"]) == (Status.COMPLETED, 8)
+
+
+def test_the_record_of_a_run_held_by_another_is_not_taken_for_an_accounts_lock(
+    database: TestDatabase, environment: Environment
+) -> None:
+    def order(ctx: Context) -> JobResult:
+        with database.engine.connect() as other:
+            other.execute(text("SELECT 1 FROM maintenance.runs FOR UPDATE"))
+            return count_one(ctx)
+
+    outcome = fire(environment, ordered("a_job", order))
+    assert (outcome.status, outcome.details["service"]) == (Status.UNAVAILABLE, "postgres")
+    assert "holds the record of run" in outcome.message
 
 
 def test_a_fenced_run_writes_nothing_and_gets_a_rollback(

@@ -4,9 +4,13 @@
 --   its plan is one of the free plans;
 --   its period has ended, or it never had one;
 --   its period is not the month's already (in the month's last second the end is past and the period is right).
+--
+-- The keys after which a batch looks are those of the pass: from the start, or after the last key. `refused` names the
+-- accounts that the database has refused in earlier passes.
 
 -- name: reset_batch
--- Move the next due accounts, in the order of user_id, to the month, and give each its usage counter of that month.
+-- Move the next due accounts, in the order of user_id, to the month, and give each its usage counter of that month; with
+-- `only`, no other account than that.
 -- FOR UPDATE decides on each row's newest committed version, and the UPDATE repeats the condition under that lock: an
 -- account that is upgraded at this moment is passed by. Rows that others hold are skipped, not waited for. A counter that
 -- is there already is never touched: pages used stay used. Gives counts and the last key, never rows, so that the answer
@@ -14,8 +18,9 @@
 WITH due AS MATERIALIZED (
     SELECT user_id
     FROM billing_accounts
-    WHERE user_id >= :first_key
-      AND user_id <> ALL (CAST(:passed_by AS varchar[]))
+    WHERE (CAST(:from_start AS boolean) OR user_id > :after)
+      AND (CAST(:only AS varchar) IS NULL OR user_id = :only)
+      AND user_id <> ALL (CAST(:refused AS varchar[]))
       AND plan_code = ANY (CAST(:free_plans AS text[]))
       AND (current_period_end IS NULL OR current_period_end < :now)
       AND (current_period_start IS DISTINCT FROM :month_start OR current_period_end IS DISTINCT FROM :month_end)
@@ -42,28 +47,38 @@ SELECT
     (SELECT count(*) FROM moved) AS moved,
     (SELECT count(*) FROM counters) AS counters_created;
 
--- name: next_due
--- The next due account's key, without locking it: to know whom to pass by when even a batch of one does not go through.
+-- name: lock_next_due
+-- The next due account that nobody else holds, locked: to know whom to pass by when it does not go through by itself.
 SELECT user_id
 FROM billing_accounts
-WHERE user_id >= :first_key
-  AND user_id <> ALL (CAST(:passed_by AS varchar[]))
+WHERE (CAST(:from_start AS boolean) OR user_id > :after)
+  AND user_id <> ALL (CAST(:refused AS varchar[]))
   AND plan_code = ANY (CAST(:free_plans AS text[]))
   AND (current_period_end IS NULL OR current_period_end < :now)
   AND (current_period_start IS DISTINCT FROM :month_start OR current_period_end IS DISTINCT FROM :month_end)
 ORDER BY user_id
-LIMIT 1;
+LIMIT 1
+FOR UPDATE SKIP LOCKED;
 
 -- name: what_waits
--- How many accounts are due, whoever holds them, and how many paid ones are past their period's end by more than two
--- days: Stripe's webhook for their new period never came.
+-- How many accounts are due, whoever holds them; how many of those the database has not refused; and how many paid ones
+-- are past their period's end by more than two days: Stripe's webhook for their new period never came.
 SELECT
-    count(*) FILTER (
-        WHERE plan_code = ANY (CAST(:free_plans AS text[]))
-          AND (current_period_end IS NULL OR current_period_end < :now)
-          AND (current_period_start IS DISTINCT FROM :month_start OR current_period_end IS DISTINCT FROM :month_end)
-    ) AS due,
-    count(*) FILTER (
-        WHERE plan_code <> ALL (CAST(:free_plans AS text[])) AND current_period_end < :stale_before
-    ) AS stale_paid
-FROM billing_accounts;
+    count(*) FILTER (WHERE is_due) AS due_count,
+    count(*) FILTER (WHERE is_due AND user_id <> ALL (CAST(:refused AS varchar[]))) AS others_due,
+    count(*) FILTER (WHERE NOT is_free AND current_period_end < :stale_before) AS stale_paid_count
+FROM (
+    SELECT
+        user_id,
+        current_period_end,
+        plan_code = ANY (CAST(:free_plans AS text[])) AS is_free,
+        plan_code = ANY (CAST(:free_plans AS text[]))
+            AND (current_period_end IS NULL OR current_period_end < :now)
+            AND (current_period_start IS DISTINCT FROM :month_start OR current_period_end IS DISTINCT FROM :month_end)
+            AS is_due
+    FROM billing_accounts
+) AS accounts;
+
+-- name: plans
+-- The plans that the service has.
+SELECT code FROM subscription_plans;
