@@ -225,8 +225,11 @@ def test_a_server_that_hangs_is_found_out_in_seconds_though_connections_to_it_ar
 
 def test_a_migrations_statements_are_waited_for_without_end(database: TestDatabase) -> None:
     def patience(engine: Engine) -> float | None:
-        with engine.connect() as connection:
-            return connection.connection.driver_connection._usock.gettimeout()  # type: ignore[union-attr,no-any-return]
+        try:
+            with engine.connect() as connection:
+                return connection.connection.driver_connection._usock.gettimeout()  # type: ignore[union-attr,no-any-return]
+        finally:
+            engine.dispose()
 
     assert patience(make_engine(database.target, {})) is None
     assert patience(make_engine(database.target, {}, patience_seconds=75)) == 75
