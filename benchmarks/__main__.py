@@ -1,0 +1,56 @@
+"""`python -m benchmarks`: measure, and print what was measured beside its target. Nothing fails for being slow."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import click
+from rich.console import Console
+
+from benchmarks.arena import Arena
+from benchmarks.figures import Figure, show, write_json
+from benchmarks.nothing_due import measure_nothing_due
+from benchmarks.period_reset import Sizes, measure_memory, measure_reset
+from benchmarks.starting import measure_starting
+from devstack.stack import Stack, terminated_cleanly
+
+PARTS = ("starting", "nothing-due", "memory", "period-reset")
+
+
+@click.command()
+@click.argument("parts", nargs=-1, type=click.Choice(PARTS))
+@click.option("--accounts", default=1_000_000, show_default=True, help="Due accounts.")
+@click.option("--paid", default=100_000, show_default=True, help="Paid accounts beside them.")
+@click.option("--orm-accounts", default=10_000, show_default=True, help="Accounts that the ORM loop treats.")
+@click.option("--rounds", default=3, show_default=True, help="How often each way runs; medians are shown.")
+@click.option(
+    "--json", "json_file", type=click.Path(dir_okay=False, path_type=Path), help="Write the figures here too."
+)
+def main(
+    parts: tuple[str, ...], accounts: int, paid: int, orm_accounts: int, rounds: int, json_file: Path | None
+) -> None:
+    """Measure PARTS (all, if none is named) on servers started for it, with PostgreSQL's own default settings.
+
+    Example: python -m benchmarks period-reset --accounts 100000 --json figures.json
+    """
+    console = Console(highlight=False)
+    sizes = Sizes(accounts, paid, orm_accounts, rounds)
+    figures: list[Figure] = []
+    with terminated_cleanly(), Stack({}) as stack:
+        arena = Arena(stack)
+        measures: dict[str, Callable[[], list[Figure]]] = {
+            "starting": lambda: measure_starting(console),
+            "nothing-due": lambda: measure_nothing_due(arena, console),
+            "memory": lambda: measure_memory(arena, sizes, console),
+            "period-reset": lambda: measure_reset(arena, sizes, console),
+        }
+        for part in parts or PARTS:
+            console.rule(part, align="left")
+            figures += measures[part]()
+    show(console, figures)
+    if json_file is not None:
+        options = {"accounts": accounts, "paid": paid, "orm_accounts": orm_accounts, "rounds": rounds}
+        write_json(json_file, figures, options)
+
+
+if __name__ == "__main__":
+    main(prog_name="python -m benchmarks")

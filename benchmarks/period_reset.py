@@ -1,0 +1,146 @@
+"""The monthly reset of all accounts, three ways, while another client writes; and the memory it takes."""
+
+import statistics
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from rich.console import Console
+from sqlalchemy import text
+
+from benchmarks.arena import Arena, connected
+from benchmarks.child import run_module
+from benchmarks.figures import Figure
+from benchmarks.writer import Writer
+
+_MIB = 1024 * 1024
+_SMALL = 10_000
+_HOT = "SELECT n_tup_hot_upd::float / n_tup_upd FROM pg_stat_user_tables WHERE relname = 'billing_accounts'"
+# A backend passes its counts on once a second at most; the ways' own have by then, as they have ended.
+_STATISTICS_SECONDS = 1.2
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How much to measure."""
+
+    accounts: int
+    paid: int
+    orm_accounts: int
+    rounds: int
+
+
+@dataclass(frozen=True)
+class Run:
+    """One way, run once."""
+
+    seconds: float
+    moved: int
+    longest_writing: float
+    longest_reading: float
+    peak_mib: float
+    wal_mib: float
+    hot_share: float
+    writer_p50: float
+    writer_p99: float
+    writer_max: float
+    writes: int
+
+
+def accounts_of(due: int, paid: int) -> Mapping[str, int]:
+    """The mixture that is measured, by kind."""
+    return {"free and due": due, "paid, in its period": paid}
+
+
+def measure_reset(arena: Arena, sizes: Sizes, console: Console) -> list[Figure]:
+    """Run every way in turn, some rounds, each in a fresh copy; give the figures from the medians."""
+    runs: dict[str, list[Run]] = {"statement": [], "job": [], "orm": []}
+    console.print(f"Making {sizes.accounts:,} due and {sizes.paid:,} paid accounts …")
+    with arena.template("bench_accounts", accounts_of(sizes.accounts, sizes.paid)) as template:
+        for number in range(sizes.rounds):
+            # Turned round every second time, so that no way always comes first.
+            order = tuple(runs) if number % 2 == 0 else ("job", "statement", "orm")
+            for way in order:
+                limit = (str(min(sizes.orm_accounts, sizes.accounts)),) if way == "orm" else ()
+                run = _run(arena, template, way, *limit)
+                runs[way].append(run)
+                console.print(
+                    f"  round {number + 1}, {way:9} {run.moved:>9,} accounts in {run.seconds:5.1f} s, "
+                    f"longest transaction {run.longest_writing:.2f} s writing, {run.longest_reading:.2f} s reading; "
+                    f"writer p50 {run.writer_p50 * 1000:.1f} ms, p99 {run.writer_p99 * 1000:,.1f} ms, "
+                    f"max {run.writer_max * 1000:,.0f} ms of {run.writes:,}; "
+                    f"HOT {run.hot_share:.0%}, WAL {run.wal_mib:,.0f} MiB",
+                    soft_wrap=True,
+                )
+    return _figures(runs, sizes)
+
+
+def measure_memory(arena: Arena, sizes: Sizes, console: Console) -> list[Figure]:
+    """The job's peak memory over all accounts, and over few."""
+    peaks = {}
+    for due in (sizes.accounts, _SMALL):
+        console.print(f"Making {due:,} due accounts …")
+        with arena.template("bench_memory", accounts_of(due, 0)) as template, arena.fresh(template) as url:
+            peaks[due] = run_module("benchmarks.ways", "job", settings=arena.environ(url))["peak_mib"]
+            console.print(f"  peak of the process: {peaks[due]:.1f} MiB")
+    part = "Memory of period_reset"
+    difference = peaks[sizes.accounts] - peaks[_SMALL]
+    return [
+        Figure(part, f"more for {sizes.accounts:,} accounts than for {_SMALL:,}", difference, "MiB", 20),
+        Figure(part, f"peak for {sizes.accounts:,} accounts", peaks[sizes.accounts], "MiB"),
+    ]
+
+
+def _run(arena: Arena, template: str, way: str, *arguments: str) -> Run:
+    with arena.fresh(template) as url, connected(url, autocommit=True) as watching:
+        before = watching.scalar(text("SELECT pg_current_wal_insert_lsn()::text"))
+        with Writer(url) as writer:
+            since = time.monotonic()
+            measured = run_module("benchmarks.ways", way, *arguments, settings=arena.environ(url))
+            until = time.monotonic()
+        wal = watching.scalar(text("SELECT pg_current_wal_insert_lsn() - CAST(:lsn AS pg_lsn)"), {"lsn": before})
+        time.sleep(_STATISTICS_SECONDS)
+        hot = watching.scalar(text(_HOT))
+    latencies = writer.latencies(since, until)
+    return Run(
+        seconds=measured["seconds"],
+        moved=measured["moved"],
+        longest_writing=measured["longest_writing"],
+        longest_reading=measured["longest_reading"],
+        peak_mib=measured["peak_mib"],
+        wal_mib=float(wal or 0) / _MIB,
+        hot_share=float(hot or 0),
+        writer_p50=latencies.percentile(0.5),
+        writer_p99=latencies.percentile(0.99),
+        writer_max=latencies.percentile(1),
+        writes=len(latencies.seconds),
+    )
+
+
+def _figures(runs: Mapping[str, list[Run]], sizes: Sizes) -> list[Figure]:
+    part = f"Period reset, {sizes.accounts:,} due accounts, {sizes.paid:,} paid"
+
+    def median(way: str, attribute: str) -> float:
+        return float(statistics.median(getattr(run, attribute) for run in runs[way]))
+
+    def per_account(way: str) -> float:
+        return statistics.median(run.seconds / max(1, run.moved) for run in runs[way])
+
+    ratio = median("job", "seconds") / median("statement", "seconds")
+    return [
+        Figure(part, "time of the job, one statement = 1", ratio, "times", 1.25, digits=2),
+        Figure(part, "longest writing transaction", median("job", "longest_writing"), "s", 0.5, digits=2),
+        Figure(part, "another client's p99 meanwhile", median("job", "writer_p99") * 1000, "ms", 20),
+        Figure(part, "another client's longest wait", median("job", "writer_max") * 1000, "ms", digits=0),
+        Figure(part, "faster per account than an ORM loop", per_account("orm") / per_account("job"), "times", 20, True),
+        Figure(part, "the job", median("job", "seconds"), "s"),
+        Figure(part, "longest reading transaction", median("job", "longest_reading"), "s", digits=2),
+        Figure(part, "HOT share of the updates", median("job", "hot_share") * 100, "%", digits=0),
+        Figure(part, "WAL", median("job", "wal_mib"), "MiB", digits=0),
+        Figure(part, "one statement", median("statement", "seconds"), "s"),
+        # Not its p99: a client that waits for 20 s makes few other writes, and they hide that one.
+        Figure(part, "… another client's longest wait", median("statement", "writer_max") * 1000, "ms", digits=0),
+        Figure(part, "… HOT share", median("statement", "hot_share") * 100, "%", digits=0),
+        Figure(part, "… WAL", median("statement", "wal_mib"), "MiB", digits=0),
+        Figure(part, f"ORM loop, {runs['orm'][0].moved:,} accounts", median("orm", "seconds"), "s"),
+    ]
