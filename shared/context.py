@@ -30,10 +30,14 @@ class Fence:
     shard: int
     run_id: int
 
-    def hold(self, transaction: Transaction) -> None:
-        """Hold the right to the end of the transaction. Raises Fenced when a newer run has it."""
+    def hold(self, transaction: Transaction, *, durable: bool = True) -> None:
+        """Hold the right to the end of the transaction, which is on disk when it has committed if it is to be durable.
+
+        Raises Fenced when a newer run has the right.
+        """
+        statement = STATEMENTS["hold_fence" if durable else "hold_fence_lightly"]
         try:
-            row = transaction.row(STATEMENTS["hold_fence"], job=self.job, shard=self.shard, run_id=self.run_id)
+            row = transaction.row(statement, job=self.job, shard=self.shard, run_id=self.run_id)
         except LockLost as error:
             raise Unavailable("postgres", f"The fence of {self.job} is being taken over. Try again.") from error
         if row is None:
@@ -97,13 +101,11 @@ class Context:
         if self.fence is None:
             raise AssertionError("a dry run has no fence and writes nothing")
         with self.database.transaction() as transaction:
-            self.fence.hold(transaction)
-            if not durable:
-                transaction.rows(STATEMENTS["commit_without_waiting"])
+            self.fence.hold(transaction, durable=durable)
             batch = Batch(transaction)
             yield batch
             total = self.counts + batch.counted
-            if batch.counted:
+            if any(batch.counted.values()):
                 self._save(transaction, self.fence.run_id, total)
         self.counts = total
 

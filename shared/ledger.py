@@ -20,8 +20,6 @@ from shared.statements import STATEMENTS
 
 # Every job has it beside its own figures: items that could not be done.
 FAILED_COUNT = "failed_count"
-# Longer than idle_in_transaction_session_timeout: by then the server has ended a stopped process's transaction.
-_TAKEOVER_WAIT_MS = 15_000
 
 
 @dataclass(frozen=True)
@@ -52,11 +50,6 @@ class Ledger:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def completed(self, job: Job, shard: int, slot: datetime) -> Outcome | None:
-        """The stored result of a slot that completed, or None."""
-        with self._database.transaction(read_only=True) as transaction:
-            return _replay(job, slot, _attempts(transaction, job, shard, slot))
-
     def begin(self, run: NewRun) -> Begun | Outcome:
         """Record a run and raise the fence to it; or give the stored result, if its slot has completed meanwhile.
 
@@ -66,9 +59,10 @@ class Ledger:
         job, shard = run.job, run.shard
         try:
             with self._database.transaction() as transaction:
-                transaction.limit("lock_timeout", _TAKEOVER_WAIT_MS)
                 run_id = _insert(transaction, run, "running")
-                raised = transaction.row(STATEMENTS["raise_fence"], job=job.name, shard=shard, run_id=run_id)
+                raised = transaction.row(
+                    STATEMENTS["raise_fence"], job=job.name, shard=shard, run_id=run_id, now=run.started_at
+                )
                 if raised is None:
                     raise Fenced(f"A newer run of {job.name} began a moment before; this one did not start.")
                 # Looked up only now, in a later statement: what an older run committed before it let go of the fence
@@ -78,9 +72,6 @@ class Ledger:
                 done = _replay(job, run.slot, earlier) if run.slot else None
                 if done is not None:
                     raise _AlreadyDoneError(done)
-                transaction.execute(
-                    STATEMENTS["close_lost_runs"], job=job.name, shard=shard, run_id=str(run_id), now=run.started_at
-                )
         except _AlreadyDoneError as already:
             return already.outcome
         except LockLost as error:
@@ -97,12 +88,13 @@ class Ledger:
         """
         with self._database.transaction() as transaction:
             fence.hold(transaction)
-            saved = transaction.row(STATEMENTS["saved_counts"], run_id=fence.run_id)
-            if saved is None:
-                raise Fenced(f"Run {fence.run_id} of {fence.job} was closed by another; it stopped.")
-            known = {**saved["counts"], **ended.counts}
-            counts = {name: max(value, saved["counts"].get(name, 0)) for name, value in known.items()}
-            transaction.execute(
+            counts = ended.counts
+            if ended.error_type is not None:
+                saved = transaction.row(STATEMENTS["saved_counts"], run_id=fence.run_id)
+                on_record = saved["counts"] if saved else {}
+                known = {**on_record, **counts}
+                counts = {name: max(value, on_record.get(name, 0)) for name, value in known.items()}
+            closed = transaction.execute(
                 STATEMENTS["finish_run"],
                 run_id=fence.run_id,
                 status=ended.status.value,
@@ -112,6 +104,8 @@ class Ledger:
                 error_type=ended.error_type,
                 error_id=ended.error_id,
             )
+            if not closed:
+                raise Fenced(f"Run {fence.run_id} of {fence.job} was closed by another; it stopped.")
             return counts
 
     def record(self, run: NewRun, ended: "Ended") -> int:
@@ -130,6 +124,11 @@ class Ended:
     at: datetime
     error_type: str | None = None
     error_id: str | None = None
+
+
+def completed(transaction: Transaction, job: Job, shard: int, slot: datetime) -> Outcome | None:
+    """The stored result of a slot that completed, or None."""
+    return _replay(job, slot, _attempts(transaction, job, shard, slot))
 
 
 def full_success(job: Job, counts: Mapping[str, int]) -> bool:

@@ -6,8 +6,10 @@ deadlock_timeout (1 s by default): in a conflict with the service, we are the on
 """
 
 import contextlib
+import functools
 import logging
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -41,6 +43,8 @@ SESSION_LIMITS: Mapping[str, str] = {
 
 # Longer than the server's statement_timeout: only a connection that vanished runs into it.
 _PATIENCE_SECONDS = 75.0
+# A pooled connection that was used so short a time ago is not asked whether it still works: within a run, that is all.
+_TRUSTED_SECONDS = 1.0
 
 # SQLSTATE classes and codes: "PostgreSQL Error Codes", PostgreSQL documentation, appendix A.
 _LOCK_CODES = {"55P03", "40P01", "40001", "57014"}
@@ -50,6 +54,10 @@ _REFUSED_CLASSES = {"28"}
 # A statement of ours is wrong, or used where it cannot be: no item is at fault.
 _OUR_CLASSES = {"03", "0A", "25", "26", "2D", "34", "3B", "42"}
 _SCHEMA_CODES = {"42P01", "42703", "3F000", "42883", "42704", "42804", "42P10"}
+
+
+# Statements are few and used again and again; making a clause of one costs more than looking it up.
+_clause = functools.lru_cache(maxsize=None)(text)
 
 
 class Transaction:
@@ -62,7 +70,7 @@ class Transaction:
     def rows(self, statement: Statement, **parameters: object) -> Sequence[Row]:
         """Run a statement and give its rows. Raises Unavailable, Misconfigured, LockLost or DataRejected."""
         with translated(self._target):
-            return self._connection.execute(text(statement.text), parameters).mappings().all()  # type: ignore[return-value]
+            return self._connection.execute(_clause(statement.text), parameters).mappings().all()  # type: ignore[return-value]
 
     def row(self, statement: Statement, **parameters: object) -> Row | None:
         """Run a statement and give its first row, or None where there is none."""
@@ -72,7 +80,7 @@ class Transaction:
     def execute(self, statement: Statement, **parameters: object) -> int:
         """Run a statement that gives no rows; give how many rows it touched."""
         with translated(self._target):
-            return self._connection.execute(text(statement.text), parameters).rowcount
+            return self._connection.execute(_clause(statement.text), parameters).rowcount
 
     def limit(self, setting: str, milliseconds: int) -> None:
         """In the rest of this transaction, let lock_timeout or statement_timeout be this, in place of the session's."""
@@ -98,20 +106,15 @@ class Database:
         """
         with self._connection() as connection:
             with translated(self.target):
-                connection.begin()
-            if read_only:
-                with translated(self.target):
-                    connection.execute(text("SET TRANSACTION READ ONLY"))
+                connection.exec_driver_sql("BEGIN READ ONLY" if read_only else "BEGIN")
             yield Transaction(connection, self.target)
             with translated(self.target):
-                connection.commit()
+                connection.exec_driver_sql("COMMIT")
 
     @contextmanager
     def session(self) -> Iterator["Session"]:
         """A connection of one's own outside any transaction, closed for good at the end: for session-level locks."""
         with self._connection() as connection:
-            with translated(self.target):
-                connection.execution_options(isolation_level="AUTOCOMMIT")
             try:
                 yield Session(connection, self.target)
             finally:
@@ -128,7 +131,8 @@ class Database:
     @contextmanager
     def _connection(self) -> Iterator[Connection]:
         with translated(self.target):
-            connection = self._pool().connect()
+            # Transactions are begun and ended in words of our own: one round trip each, where pg8000 makes three.
+            connection = self._pool().connect().execution_options(isolation_level="AUTOCOMMIT")
         try:
             yield connection
         except BaseException as error:
@@ -142,7 +146,7 @@ class Database:
         """Roll back where the connection is known to be good; otherwise drop it, and the server rolls back."""
         if isinstance(error, MaintenanceError) and not isinstance(error, Unavailable):
             with contextlib.suppress(SQLAlchemyError, OSError):
-                connection.rollback()
+                connection.exec_driver_sql("ROLLBACK")
                 return
         connection.invalidate()
 
@@ -181,12 +185,13 @@ def make_engine(
     def check(connection: Any, record: ConnectionPoolEntry, _: object) -> None:
         # Not the pool's own pre-ping: it takes a reset connection for an error of the caller's, because pg8000 lets the
         # socket's error through, and it would wait for an answer for as long as a statement may take.
-        if record.info.pop("was idle", False) and not _answers(connection):
+        idle_seconds = time.monotonic() - record.info.get("idle since", time.monotonic())
+        if idle_seconds > _TRUSTED_SECONDS and not _answers(connection):
             raise DisconnectionError
         set_patience(connection, patience_seconds)
 
     event.listen(engine, "checkout", check)
-    event.listen(engine, "checkin", lambda _, record: record.info.update({"was idle": True}))
+    event.listen(engine, "checkin", lambda _, record: record.info.update({"idle since": time.monotonic()}))
     return engine
 
 

@@ -19,21 +19,31 @@ WHERE job = :job AND shard = :shard AND slot = :slot AND NOT dry_run
 ORDER BY id;
 
 -- name: insert_run
--- Record a run. Its id is its fencing token.
+-- Record a run. Its id is its fencing token. For the rest of the transaction, which raises the fence, a lock is waited
+-- for longer than idle_in_transaction_session_timeout: by then the server has ended a stopped process's transaction.
 INSERT INTO maintenance.runs
     (job, shard, slot, trigger, status, dry_run, started_at, finished_at, deadline_at, counts, message, revision)
 VALUES
     (:job, :shard, :slot, :trigger, :status, :dry_run, :started_at, :finished_at, :deadline_at,
      CAST(:counts AS jsonb), :message, :revision)
-RETURNING id;
+RETURNING id, set_config('lock_timeout', '15s', true);
 
 -- name: raise_fence
 -- Make this run the one that may write. It only ever rises: no row comes back when a newer run holds it already.
--- Waits for the transactions of an older run that hold the row FOR SHARE.
-INSERT INTO maintenance.fences AS fence (job, shard, run_id)
-VALUES (:job, :shard, :run_id)
-ON CONFLICT (job, shard) DO UPDATE SET run_id = excluded.run_id WHERE fence.run_id < excluded.run_id
-RETURNING run_id;
+-- Waits for the transactions of an older run that hold the row FOR SHARE. Older runs that never ended are closed as lost:
+-- their process died, or lives on and will find itself fenced.
+WITH raised AS (
+    INSERT INTO maintenance.fences AS fence (job, shard, run_id)
+    VALUES (:job, :shard, :run_id)
+    ON CONFLICT (job, shard) DO UPDATE SET run_id = excluded.run_id WHERE fence.run_id < excluded.run_id
+    RETURNING run_id
+), closed AS (
+    UPDATE maintenance.runs AS older
+    SET status = 'lost', finished_at = :now, message = 'Ended without a word; run ' || raised.run_id || ' took over.'
+    FROM raised
+    WHERE older.job = :job AND older.shard = :shard AND older.status = 'running' AND older.id < raised.run_id
+)
+SELECT run_id FROM raised;
 
 -- name: hold_fence
 -- Hold the fence for one transaction: no row, no write. Nobody can take over before this transaction ends.
@@ -41,23 +51,16 @@ SELECT run_id FROM maintenance.fences
 WHERE job = :job AND shard = :shard AND run_id = :run_id
 FOR SHARE;
 
--- name: see_fence
--- Which run may write now, without holding anything.
-SELECT run_id FROM maintenance.fences WHERE job = :job AND shard = :shard;
-
--- name: close_lost_runs
--- Older runs that never ended: their process died, or lives on and will find itself fenced.
-UPDATE maintenance.runs
-SET status = 'lost', finished_at = :now, message = 'Ended without a word; run ' || :run_id || ' took over.'
-WHERE job = :job AND shard = :shard AND status = 'running' AND id < CAST(:run_id AS bigint);
+-- name: hold_fence_lightly
+-- The same, and let this transaction's commit not wait for the disk. Only for work that is simply done again when it is
+-- lost.
+SELECT run_id, set_config('synchronous_commit', 'off', true) FROM maintenance.fences
+WHERE job = :job AND shard = :shard AND run_id = :run_id
+FOR SHARE;
 
 -- name: save_counts
 -- What a run has done so far, in the same transaction as the work itself, so that a kill loses neither without the other.
 UPDATE maintenance.runs SET counts = CAST(:counts AS jsonb) WHERE id = :run_id AND status = 'running';
-
--- name: commit_without_waiting
--- Let this transaction's commit not wait for the disk. Only for work that is simply done again when it is lost.
-SELECT set_config('synchronous_commit', 'off', true);
 
 -- name: saved_counts
 -- What a run has on record as done. Held to the end of the transaction that closes it.

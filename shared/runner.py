@@ -16,7 +16,7 @@ from shared.errors import Fenced, MaintenanceError
 from shared.failures import outcome_of
 from shared.invocation import Invocation
 from shared.job import Job, JobResult
-from shared.ledger import FAILED_COUNT, Begun, Ended, Ledger, NewRun, full_success
+from shared.ledger import FAILED_COUNT, Begun, Ended, Ledger, NewRun, completed, full_success
 from shared.locks import Busy
 from shared.outcome import Outcome, Status
 from shared.services import Services
@@ -73,11 +73,11 @@ class _Execution:
         ledger = Ledger(self._services.database)
         with self._services.database.transaction(read_only=True) as transaction:
             state = check_start(transaction, self._job.name, settings, self._started)
+            replay = completed(transaction, self._job, _SHARD, self._slot) if self._slot else None
         if state.pause is not None:
             return self._paused(ledger, state.pause)
         if self._dry_run:
             return self._without_guards(ledger)
-        replay = ledger.completed(self._job, _SHARD, self._slot) if self._slot else None
         if replay is not None:
             return replay
         lease = self._coordination.lease()

@@ -19,6 +19,7 @@ from shared.database_url import database_target
 from tests.support.clock import NOON
 from tests.support.database import TestDatabase
 from tests.support.serving import Functions, firing, request
+from tests.test_connecting import end_idle_sessions
 
 MAY = datetime(2026, 5, 1, tzinfo=UTC)
 MAY_END = datetime(2026, 5, 31, 23, 59, 59, tzinfo=UTC)
@@ -256,9 +257,6 @@ def test_a_connection_that_died_in_the_pool_leaves_no_stack_trace_in_the_log(
 ) -> None:
     served = functions.serve()
     assert firing(served).status == 200
-    database.rows(
-        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
-        "WHERE application_name = 'bytereview-maintenance' AND datname = current_database()"
-    )
+    end_idle_sessions(database)
     assert firing(served, slot=None).fields["status"] == "completed"
     assert "Traceback" not in served.log.read_text()

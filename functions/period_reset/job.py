@@ -11,7 +11,8 @@ Invariants, each held by the SQL beside this file and not by the guards around t
 Accounts that others hold locked are passed by and tried again; in a conflict with the service this job yields.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from functions.period_reset.month import Month, month_of
@@ -33,7 +34,6 @@ def run(ctx: Context) -> JobResult:
     Raises Misconfigured when FREE_PLAN_CODES names a plan that the service does not have.
     """
     month = month_of(ctx.now)
-    _check_plans(ctx)
     if ctx.dry_run:
         return _dry_run(ctx, month)
     sweep = Sweep(ctx, month)
@@ -42,72 +42,73 @@ def run(ctx: Context) -> JobResult:
         if sweep.one_pass():
             continue
         # An account that the database refused would be refused again: it is counted and logged, and not waited for.
-        held = _look(ctx, month, sweep.refused)["others_due"]
+        found = _look(ctx, month, sweep.refused)
         pause = next(waits, None)
-        if held == 0 or pause is None:
-            break
+        if found.others_due == 0 or pause is None:
+            return _result(ctx, sweep, found)
         ctx.wait(pause)
-    return _result(ctx, month, sweep)
+    return _result(ctx, sweep, _look(ctx, month, sweep.refused))
 
 
 def waiting(transaction: Transaction, now: datetime, settings: Settings) -> Mapping[str, int]:
     """How many accounts are due, and how many paid ones have missed a webhook."""
-    row = _look_with(transaction, month_of(now), now, settings, set())
-    return {"due_count": row["due_count"], "stale_paid_count": row["stale_paid_count"]}
+    return _look_with(transaction, month_of(now), now, settings, set()).gauges
 
 
-def _result(ctx: Context, month: Month, sweep: Sweep) -> JobResult:
-    found = _look(ctx, month, sweep.refused)
-    others = found.pop("others_due")
+@dataclass(frozen=True)
+class _Found:
+    """What is in the accounts now. `others_due` leaves out the accounts that the database has refused."""
+
+    gauges: Mapping[str, int]
+    others_due: int
+
+
+def _result(ctx: Context, sweep: Sweep, found: _Found) -> JobResult:
     done = f"Period reset completed for {_users(ctx)}"
-    if others == 0:
-        return JobResult(done, gauges=found)
+    if found.others_due == 0:
+        return JobResult(done, gauges=found.gauges)
     if sweep.limit_reached:
-        return JobResult(f"{done} (limit reached)", gauges=found)
+        return JobResult(f"{done} (limit reached)", gauges=found.gauges)
     if sweep.is_hopeless:
         why = f"the database refused {len(sweep.refused)} accounts, the last ones all in a row; the log says why"
     elif ctx.time_left() <= 0:
-        why = f"time ran out, and {others} more wait"
+        why = f"time ran out, and {found.others_due} more wait"
     else:
-        why = f"{others} more stayed locked by other sessions"
-    return JobResult(f"Period reset stopped after {_users(ctx)}: {why}", complete=False, gauges=found)
+        why = f"{found.others_due} more stayed locked by other sessions"
+    return JobResult(f"Period reset stopped after {_users(ctx)}: {why}", complete=False, gauges=found.gauges)
 
 
 def _dry_run(ctx: Context, month: Month) -> JobResult:
     found = _look(ctx, month, set())
-    due = found.pop("others_due")
-    ctx.counts["updated_count"] = due if ctx.limit is None else min(due, ctx.limit)
-    return JobResult(f"Dry run: period reset would move {_users(ctx)} to {month}", gauges=found)
+    ctx.counts["updated_count"] = found.others_due if ctx.limit is None else min(found.others_due, ctx.limit)
+    return JobResult(f"Dry run: period reset would move {_users(ctx)} to {month}", gauges=found.gauges)
 
 
-def _check_plans(ctx: Context) -> None:
-    """Refuse a misspelt plan: its accounts would stay blocked, and nobody would hear of it."""
-    with ctx.reading() as transaction:
-        known = {row["code"] for row in transaction.rows(STATEMENTS["plans"])}
-    for code in ctx.settings.free_plan_codes:
-        if known and code not in known:
-            raise Misconfigured(
-                "FREE_PLAN_CODES",
-                f"FREE_PLAN_CODES names the plan {code!r}, which the service does not have. It has: "
-                f"{', '.join(sorted(known))}.",
-            )
-
-
-def _look(ctx: Context, month: Month, refused: set[str]) -> dict[str, int]:
+def _look(ctx: Context, month: Month, refused: set[str]) -> _Found:
     with ctx.reading() as transaction:
         return _look_with(transaction, month, ctx.now, ctx.settings, refused)
 
 
-def _look_with(
-    transaction: Transaction, month: Month, now: datetime, settings: Settings, refused: set[str]
-) -> dict[str, int]:
+def _look_with(transaction: Transaction, month: Month, now: datetime, settings: Settings, refused: set[str]) -> _Found:
     (row,) = transaction.rows(
         STATEMENTS["what_waits"],
         **due_parameters(month, now, settings),
         stale_before=now - _STALE_AFTER,
         refused=sorted(refused),
     )
-    return dict(row)
+    _check_plans(settings.free_plan_codes, row["plans"])
+    return _Found({name: row[name] for name in ("due_count", "stale_paid_count")}, row["others_due"])
+
+
+def _check_plans(codes: Iterable[str], known: Iterable[str] | None) -> None:
+    """Refuse a misspelt plan: its accounts would stay blocked, and nobody would hear of it."""
+    for code in codes:
+        if known and code not in known:
+            raise Misconfigured(
+                "FREE_PLAN_CODES",
+                f"FREE_PLAN_CODES names the plan {code!r}, which the service does not have. It has: "
+                f"{', '.join(sorted(known))}.",
+            )
 
 
 def _users(ctx: Context) -> str:

@@ -62,11 +62,13 @@ FOR UPDATE SKIP LOCKED;
 
 -- name: what_waits
 -- How many accounts are due, whoever holds them; how many of those the database has not refused; and how many paid ones
--- are past their period's end by more than two days: Stripe's webhook for their new period never came.
+-- are past their period's end by more than two days: Stripe's webhook for their new period never came. And the plans
+-- that the service has, to hold the setting against.
 SELECT
     count(*) FILTER (WHERE is_due) AS due_count,
     count(*) FILTER (WHERE is_due AND user_id <> ALL (CAST(:refused AS varchar[]))) AS others_due,
-    count(*) FILTER (WHERE NOT is_free AND current_period_end < :stale_before) AS stale_paid_count
+    count(*) FILTER (WHERE NOT is_free AND current_period_end < :stale_before) AS stale_paid_count,
+    (SELECT array_agg(code) FROM subscription_plans) AS plans
 FROM (
     SELECT
         user_id,
@@ -78,7 +80,3 @@ FROM (
             AS is_due
     FROM billing_accounts
 ) AS accounts;
-
--- name: plans
--- The plans that the service has.
-SELECT code FROM subscription_plans;
