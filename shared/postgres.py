@@ -131,8 +131,7 @@ class Database:
     @contextmanager
     def _connection(self) -> Iterator[Connection]:
         with translated(self.target):
-            # Transactions are begun and ended in words of our own: one round trip each, where pg8000 makes three.
-            connection = self._pool().connect().execution_options(isolation_level="AUTOCOMMIT")
+            connection = self._pool().connect()
         try:
             yield connection
         except BaseException as error:
@@ -153,7 +152,14 @@ class Database:
     def _pool(self) -> Engine:
         with self._making:
             if self._engine is None:
-                self._engine = make_engine(self.target, SESSION_LIMITS, patience_seconds=_PATIENCE_SECONDS)
+                self._engine = make_engine(
+                    self.target,
+                    SESSION_LIMITS,
+                    patience_seconds=_PATIENCE_SECONDS,
+                    # Transactions are begun and ended in words of our own: one round trip each, where pg8000 makes
+                    # three.
+                    isolation_level="AUTOCOMMIT",
+                )
             return self._engine
 
 
@@ -162,12 +168,16 @@ class Session(Transaction):
 
 
 def make_engine(
-    target: DatabaseTarget, server_settings: Mapping[str, str], *, patience_seconds: float | None = None
+    target: DatabaseTarget,
+    server_settings: Mapping[str, str],
+    *,
+    patience_seconds: float | None = None,
+    **options: Any,
 ) -> Engine:
     """An engine for the target, with these server settings in every session. Nothing connects yet.
 
     `patience_seconds` is how long an answer is waited for. Whether a pooled connection still works is asked with less
-    patience: a server that hangs must be found out in seconds.
+    patience: a server that hangs must be found out in seconds. `options` are create_engine's.
     """
     # The pool logs with stack traces what its user is told anyway.
     logging.getLogger("sqlalchemy.pool").addHandler(logging.NullHandler())
@@ -180,6 +190,7 @@ def make_engine(
         pool_timeout=5,
         # Parameters are rows' content, and an error's text goes to the log.
         hide_parameters=True,
+        **options,
     )
 
     def check(connection: Any, record: ConnectionPoolEntry, _: object) -> None:
@@ -199,9 +210,9 @@ def _answers(connection: Any) -> bool:
     """Whether a pooled pg8000 connection still works. Any failure means that it does not."""
     try:
         set_patience(connection, PROMPT_SECONDS)
-        connection.autocommit = True
+        before, connection.autocommit = connection.autocommit, True
         connection.cursor().execute("SELECT 1")
-        connection.autocommit = False
+        connection.autocommit = before
     except Exception:  # noqa: BLE001  whatever it is, a new connection is the answer
         return False
     return True

@@ -7,7 +7,7 @@ import json
 import random
 import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import redis
@@ -143,5 +143,5 @@ class RedisLease:
         """Give the locks back; one that is no longer ours is left alone. Raises Unavailable or Misconfigured."""
         with self._store.translated():
             for lock in self._locks:
-                if lock.owned():
+                with suppress(LockNotOwnedError):
                     lock.release()
