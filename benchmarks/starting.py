@@ -19,14 +19,13 @@ import functions_framework
 import main
 from functions.registry import JOBS
 from shared.clock import SystemClock
-from shared.postgres import make_engine
 from shared.services import Services
 import sys
 JOBS["period_reset"].load()
 environ = {"DATABASE_URL": "postgresql://user@localhost/database", "REDIS_URL": "redis://localhost"}
 services = Services(environ, SystemClock(), sys.stderr)
 assert services.redis is not None
-make_engine(services.settings.database, {})
+assert services.database is not None
 """
 
 

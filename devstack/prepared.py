@@ -24,8 +24,8 @@ from devstack.databases import create_database, drop_database
 from devstack.serving import REPOSITORY
 from devstack.stack import Stack
 from devstack.telling import StepFailed, Teller
+from ops.engine import make_engine, translated_from_engine
 from shared.database_url import DatabaseTarget, database_target
-from shared.postgres import make_engine, translated
 from shared.tables import metadata
 
 
@@ -41,7 +41,7 @@ class Prepared:
     @contextlib.contextmanager
     def transaction(self) -> Iterator[Connection]:
         """Give a connection in a transaction, committed at the end. Raises MaintenanceError."""
-        with translated(self._target), self._engine.begin() as connection:
+        with translated_from_engine(self._target), self._engine.begin() as connection:
             yield connection
 
 

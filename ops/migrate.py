@@ -13,9 +13,9 @@ import alembic.util
 from sqlalchemy import Connection, text
 
 import shared.migrations
+from ops.engine import make_engine, translated_from_engine
 from shared.database_url import DatabaseTarget
 from shared.errors import LockLost, Misconfigured, Unavailable
-from shared.postgres import make_engine, translated
 
 # Any number, as long as it is always the same one.
 _MIGRATION_LOCK = 0x6D61_6967
@@ -48,7 +48,7 @@ def migrate(target: DatabaseTarget, now: datetime) -> Migrated:
     """
     engine = make_engine(target, _LIMITS)
     try:
-        with translated(target), engine.begin() as connection:
+        with translated_from_engine(target), engine.begin() as connection:
             connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _MIGRATION_LOCK})
             before = _version(connection)
             if before is not None:

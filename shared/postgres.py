@@ -8,16 +8,17 @@ deadlock_timeout (1 s by default): in a conflict with the service, we are the on
 import contextlib
 import functools
 import logging
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from sqlalchemy import Connection, Engine, create_engine, event, text
-from sqlalchemy.exc import DBAPIError, DisconnectionError, SQLAlchemyError
+from pg8000.exceptions import DatabaseError, InterfaceError
+from pg8000.native import to_statement
+from sqlalchemy import event
+from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
-from sqlalchemy.pool import ConnectionPoolEntry
+from sqlalchemy.pool import PoolProxiedConnection, QueuePool
 
 from shared.database_url import DatabaseTarget
 from shared.errors import DataRejected, LockLost, MaintenanceError, Misconfigured, Unavailable
@@ -56,21 +57,23 @@ _OUR_CLASSES = {"03", "0A", "25", "26", "2D", "34", "3B", "42"}
 _SCHEMA_CODES = {"42P01", "42703", "3F000", "42883", "42704", "42804", "42P10"}
 
 
-# Statements are few and used again and again; making a clause of one costs more than looking it up.
-_clause = functools.lru_cache(maxsize=None)(text)
+# Statements are few and used again and again; reading one costs more than looking it up.
+_read = functools.lru_cache(maxsize=None)(to_statement)
 
 
 class Transaction:
     """One open transaction. Statements are named ones; what the server answers comes as plain rows."""
 
-    def __init__(self, connection: Connection, target: DatabaseTarget) -> None:
+    def __init__(self, connection: Any, target: DatabaseTarget) -> None:
+        """`connection` is pg8000's."""
         self._connection = connection
         self._target = target
 
     def rows(self, statement: Statement, **parameters: object) -> Sequence[Row]:
         """Run a statement and give its rows. Raises Unavailable, Misconfigured, LockLost or DataRejected."""
-        with translated(self._target):
-            return self._connection.execute(_clause(statement.text), parameters).mappings().all()  # type: ignore[return-value]
+        answer = self._run(statement.text, parameters)
+        names = [column["name"] for column in answer.columns or ()]
+        return [dict(zip(names, row, strict=True)) for row in answer.rows or ()]
 
     def row(self, statement: Statement, **parameters: object) -> Row | None:
         """Run a statement and give its first row, or None where there is none."""
@@ -79,24 +82,42 @@ class Transaction:
 
     def execute(self, statement: Statement, **parameters: object) -> int:
         """Run a statement that gives no rows; give how many rows it touched."""
-        with translated(self._target):
-            return self._connection.execute(_clause(statement.text), parameters).rowcount
+        return int(self._run(statement.text, parameters).row_count)
 
     def limit(self, setting: str, milliseconds: int) -> None:
         """In the rest of this transaction, let lock_timeout or statement_timeout be this, in place of the session's."""
+        self._run("SELECT set_config(:setting, :limit, true)", {"setting": setting, "limit": f"{milliseconds}ms"})
+
+    def _run(self, sql: str, parameters: Mapping[str, object]) -> Any:
+        statement, values = _read(sql)
         with translated(self._target):
-            self._connection.execute(
-                text("SELECT set_config(:setting, :limit, true)"), {"setting": setting, "limit": f"{milliseconds}ms"}
-            )
+            if parameters:
+                return self._connection.execute_unnamed(statement, vals=values(parameters))
+            return self._connection.execute_simple(statement)
 
 
 class Database:
-    """One database, with a small pool of connections that are made when they are first needed."""
+    """One database, with a small pool of connections that are made when they are first needed.
+
+    Connections come from pg8000 and are pooled by SQLAlchemy. Its engine is left out: transactions and statements are
+    in words of our own, a third of the round trips, and a function starts the sooner without it.
+    """
 
     def __init__(self, target: DatabaseTarget) -> None:
         self.target = target
-        self._engine: Engine | None = None
-        self._making = threading.Lock()
+        self._pool = QueuePool(
+            connector_for(target, SESSION_LIMITS),
+            pool_size=2,
+            max_overflow=8,
+            timeout=5,
+            # What comes back has ended its transaction, or is dropped.
+            reset_on_return=None,
+        )
+        event.listen(self._pool, "checkout", _check)
+        event.listen(self._pool, "checkin", _note_time)
+        # The pool logs with stack traces what its user is told anyway.
+        logging.getLogger("sqlalchemy.pool").addHandler(logging.NullHandler())
+        logging.getLogger("sqlalchemy.pool").propagate = False
 
     @contextmanager
     def transaction(self, *, read_only: bool = False) -> Iterator[Transaction]:
@@ -104,118 +125,75 @@ class Database:
 
         With `read_only` the server refuses every write in it. A connection whose state is in doubt is not used again.
         """
-        with self._connection() as connection:
+        with self._connection() as pooled:
+            connection = pooled.driver_connection
+            assert connection is not None  # noqa: S101  it was checked out just now
             with translated(self.target):
-                connection.exec_driver_sql("BEGIN READ ONLY" if read_only else "BEGIN")
+                connection.execute_simple("BEGIN READ ONLY" if read_only else "BEGIN")
             yield Transaction(connection, self.target)
             with translated(self.target):
-                connection.exec_driver_sql("COMMIT")
+                connection.execute_simple("COMMIT")
 
     @contextmanager
     def session(self) -> Iterator["Session"]:
         """A connection of one's own outside any transaction, closed for good at the end: for session-level locks."""
-        with self._connection() as connection:
+        with self._connection() as pooled:
             try:
-                yield Session(connection, self.target)
+                yield Session(pooled.driver_connection, self.target)
             finally:
                 # Closing the session is what releases its locks, whatever state it is in.
-                connection.invalidate()
+                pooled.invalidate()
 
     def dispose(self) -> None:
         """Close every pooled connection."""
-        with self._making:
-            if self._engine is not None:
-                self._engine.dispose()
-                self._engine = None
+        self._pool.dispose()
 
     @contextmanager
-    def _connection(self) -> Iterator[Connection]:
+    def _connection(self) -> Iterator[PoolProxiedConnection]:
         with translated(self.target):
-            connection = self._pool().connect()
+            pooled = self._pool.connect()
         try:
-            yield connection
+            yield pooled
         except BaseException as error:
-            self._abandon(connection, error)
+            self._abandon(pooled, error)
             raise
         finally:
-            connection.close()
+            pooled.close()
 
     @staticmethod
-    def _abandon(connection: Connection, error: BaseException) -> None:
+    def _abandon(pooled: PoolProxiedConnection, error: BaseException) -> None:
         """Roll back where the connection is known to be good; otherwise drop it, and the server rolls back."""
+        connection = pooled.driver_connection
+        if connection is None:
+            return  # dropped already
         if isinstance(error, MaintenanceError) and not isinstance(error, Unavailable):
-            with contextlib.suppress(SQLAlchemyError, OSError):
-                connection.exec_driver_sql("ROLLBACK")
+            with contextlib.suppress(DatabaseError, InterfaceError, OSError):
+                connection.execute_simple("ROLLBACK")
                 return
-        connection.invalidate()
-
-    def _pool(self) -> Engine:
-        with self._making:
-            if self._engine is None:
-                self._engine = make_engine(
-                    self.target,
-                    SESSION_LIMITS,
-                    patience_seconds=_PATIENCE_SECONDS,
-                    # Transactions are begun and ended in words of our own: one round trip each, where pg8000 makes
-                    # three.
-                    isolation_level="AUTOCOMMIT",
-                )
-            return self._engine
+        pooled.invalidate()
 
 
 class Session(Transaction):
     """A connection outside any transaction: each statement commits by itself."""
 
 
-def make_engine(
-    target: DatabaseTarget,
-    server_settings: Mapping[str, str],
-    *,
-    patience_seconds: float | None = None,
-    **options: Any,
-) -> Engine:
-    """An engine for the target, with these server settings in every session. Nothing connects yet.
+def _check(connection: Any, record: Any, _: object) -> None:
+    """Make sure that a connection from the pool works; one that does not is replaced by the pool.
 
-    `patience_seconds` is how long an answer is waited for. Whether a pooled connection still works is asked with less
-    patience: a server that hangs must be found out in seconds. `options` are create_engine's.
+    A server that hangs must be found out in seconds, so this is asked with less patience than a statement.
     """
-    # The pool logs with stack traces what its user is told anyway.
-    logging.getLogger("sqlalchemy.pool").addHandler(logging.NullHandler())
-    logging.getLogger("sqlalchemy.pool").propagate = False
-    engine = create_engine(
-        "postgresql+pg8000://",
-        creator=connector_for(target, server_settings),
-        pool_size=2,
-        max_overflow=8,
-        pool_timeout=5,
-        # Parameters are rows' content, and an error's text goes to the log.
-        hide_parameters=True,
-        **options,
-    )
-
-    def check(connection: Any, record: ConnectionPoolEntry, _: object) -> None:
-        # Not the pool's own pre-ping: it takes a reset connection for an error of the caller's, because pg8000 lets the
-        # socket's error through, and it would wait for an answer for as long as a statement may take.
-        idle_seconds = time.monotonic() - record.info.get("idle since", time.monotonic())
-        if idle_seconds > _TRUSTED_SECONDS and not _answers(connection):
-            raise DisconnectionError
-        set_patience(connection, patience_seconds)
-
-    event.listen(engine, "checkout", check)
-    event.listen(engine, "checkin", lambda _, record: record.info.update({"idle since": time.monotonic()}))
-    return engine
+    idle_seconds = time.monotonic() - record.info.get("idle since", time.monotonic())
+    if idle_seconds > _TRUSTED_SECONDS:
+        try:
+            set_patience(connection, PROMPT_SECONDS)
+            connection.execute_simple("SELECT")
+        except Exception as error:
+            raise DisconnectionError from error
+    set_patience(connection, _PATIENCE_SECONDS)
 
 
-def _answers(connection: Any) -> bool:
-    """Whether a pooled pg8000 connection still works. Any failure means that it does not."""
-    try:
-        set_patience(connection, PROMPT_SECONDS)
-        before, connection.autocommit = connection.autocommit, True
-        connection.cursor().execute("SELECT 1")
-        connection.autocommit = before
-    except Exception:  # noqa: BLE001  whatever it is, a new connection is the answer
-        return False
-    return True
+def _note_time(_: object, record: Any) -> None:
+    record.info["idle since"] = time.monotonic()
 
 
 @contextmanager
@@ -225,8 +203,8 @@ def translated(target: DatabaseTarget) -> Iterator[None]:
         yield
     except MaintenanceError:
         raise
-    except DBAPIError as error:
-        raise meaning(error.orig, target) from error
+    except (DatabaseError, InterfaceError) as error:
+        raise meaning(error, target) from error
     except PoolTimeoutError as error:
         raise Unavailable("postgres", "All of this process's database connections are in use. Try again.") from error
     except OSError as error:
@@ -234,9 +212,9 @@ def translated(target: DatabaseTarget) -> Iterator[None]:
         raise _connection_lost(target) from error
 
 
-def meaning(error: BaseException | None, target: DatabaseTarget) -> MaintenanceError:
+def meaning(error: Exception, target: DatabaseTarget) -> MaintenanceError:
     """What an error of the driver means for the run. Details that quote a row's content are left out."""
-    fields = error.args[0] if error is not None and error.args and isinstance(error.args[0], dict) else None
+    fields = error.args[0] if error.args and isinstance(error.args[0], dict) else None
     if fields is None:
         return _connection_lost(target)
     code, said = fields.get("C", ""), fields.get("M", "")

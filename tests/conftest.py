@@ -20,12 +20,12 @@ from devstack.databases import create_database, drop_database
 from devstack.stack import Stack
 from devstack.valkey import ValkeyServer
 from functions.registry import JOBS
+from ops.engine import make_engine
 from ops.migrate import bind_identity, upgrade_schema
 from shared.clock import Clock
 from shared.database_url import database_target
 from shared.invocation import Invocation
 from shared.outcome import Outcome
-from shared.postgres import make_engine
 from shared.runner import run_job
 from shared.services import Services
 from shared.tables import metadata

@@ -5,16 +5,17 @@ import threading
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import psutil  # type: ignore[import-untyped]
 import pytest
-from sqlalchemy import Engine
 
 from devstack.stack import Stack
+from ops.engine import make_engine
 from shared.database_url import DatabaseTarget, database_target
 from shared.errors import MaintenanceError, Misconfigured, Unavailable
 from shared.outcome import Status
-from shared.postgres import SESSION_LIMITS, Database, make_engine
+from shared.postgres import SESSION_LIMITS, Database
 from shared.sql import Statement
 from tests.conftest import Environment
 from tests.support.database import TestDatabase
@@ -235,12 +236,17 @@ def test_a_server_that_hangs_is_found_out_in_seconds_though_connections_to_it_ar
 
 
 def test_a_migrations_statements_are_waited_for_without_end(database: TestDatabase) -> None:
-    def patience(engine: Engine) -> float | None:
-        try:
-            with engine.connect() as connection:
-                return connection.connection.driver_connection._usock.gettimeout()  # type: ignore[union-attr,no-any-return]
-        finally:
-            engine.dispose()
+    engine = make_engine(database.target, {})
+    try:
+        with engine.connect() as connection:
+            driver: Any = connection.connection.driver_connection
+            assert driver._usock.gettimeout() is None
+    finally:
+        engine.dispose()
 
-    assert patience(make_engine(database.target, {})) is None
-    assert patience(make_engine(database.target, {}, patience_seconds=75)) == 75
+
+def test_an_answer_to_a_job_is_not_waited_for_without_end(database: TestDatabase) -> None:
+    client = Database(database.target)
+    with client.session() as session:
+        assert session._connection._usock.gettimeout() == 75
+    client.dispose()

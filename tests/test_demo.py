@@ -23,8 +23,8 @@ from devstack.databases import create_database
 from devstack.serving import REPOSITORY, Served, ask, fire
 from devstack.stack import ROOT, Stack
 from functions.registry import JOBS
+from ops.engine import make_engine
 from shared.database_url import database_target
-from shared.postgres import make_engine
 
 PATIENCE_S = 60.0
 Start = Callable[..., "Owner"]

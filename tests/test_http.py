@@ -1,6 +1,7 @@
 """The HTTP contract, as functions-framework serves it."""
 
 import http.client
+import secrets
 import socket
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -11,7 +12,7 @@ from urllib.parse import urlsplit
 import pytest
 import redis
 
-from devstack.databases import create_database
+from devstack.databases import create_database, drop_database
 from devstack.serving import Served
 from devstack.stack import Stack
 from ops.migrate import migrate
@@ -130,11 +131,13 @@ def test_a_function_pays_only_for_what_its_job_needs(
 @pytest.fixture(scope="module")
 def served(stack: Stack, service_template: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     """One function for all the requests that are refused before anything runs."""
-    name = f"{service_template}_http"
+    # A module's tests may be dealt out more than once to one process.
+    name = f"{service_template}_{secrets.token_hex(4)}"
     url = create_database(stack.database_url, name, template=service_template)
     migrate(database_target({"DATABASE_URL": url}), NOON)
     with ExitStack() as exit_stack:
         environ = {"DATABASE_URL": url, "REDIS_URL": stack.redis_url}
+        exit_stack.callback(drop_database, stack.database_url, name)
         yield Functions(tmp_path_factory.mktemp("http"), environ, exit_stack).serve()
 
 

@@ -6,8 +6,8 @@ from typing import Any
 
 from sqlalchemy import Engine, event, text
 
+from ops.engine import make_engine
 from shared.database_url import database_target
-from shared.postgres import make_engine
 
 
 def _name_session(connection: Any, _: object) -> None:
