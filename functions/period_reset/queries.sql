@@ -13,8 +13,9 @@
 -- `only`, no other account than that.
 -- FOR UPDATE decides on each row's newest committed version, and the UPDATE repeats the condition under that lock: an
 -- account that is upgraded at this moment is passed by. Rows that others hold are skipped, not waited for. A counter that
--- is there already is never touched: pages used stay used. Gives counts and the last key, never rows, so that the answer
--- to a process that was stopped fits into the socket's buffer.
+-- is there already is never touched: pages used stay used. The keys go into the UPDATE as an array, because for a join the
+-- planner reads the whole table once a batch. Gives counts and the last key, never rows, so that the answer to a process
+-- that was stopped fits into the socket's buffer.
 WITH due AS MATERIALIZED (
     SELECT user_id
     FROM billing_accounts
@@ -30,8 +31,7 @@ WITH due AS MATERIALIZED (
 ), moved AS (
     UPDATE billing_accounts AS account
     SET current_period_start = :month_start, current_period_end = :month_end, updated_at = :now
-    FROM due
-    WHERE account.user_id = due.user_id
+    WHERE account.user_id = ANY (ARRAY(SELECT user_id FROM due))
       AND account.plan_code = ANY (CAST(:free_plans AS text[]))
       AND (account.current_period_end IS NULL OR account.current_period_end < :now)
     RETURNING account.user_id
