@@ -18,7 +18,10 @@ from shared.sql import load_statements
 
 STATEMENTS = load_statements(Path(__file__).with_name("queries.sql"))
 
-BATCH_SIZE = 5_000
+# Batches grow and shrink so that each takes about this long: a larger one is cheaper, but holds its rows the longer.
+_SECONDS_A_BATCH = 0.25
+_FIRST_SIZE = 5_000
+_SMALLEST_SIZE, _LARGEST_SIZE = 500, 10_000
 # So many refusals with no account moved between them are no longer the fault of single accounts.
 REFUSALS_IN_A_ROW = 1_000
 
@@ -33,6 +36,7 @@ class Sweep:
         self._ctx = ctx
         self._parameters = due_parameters(month, ctx.now, ctx.settings)
         self._in_a_row = 0
+        self._good_size = _FIRST_SIZE
         self._known: list[str] = []
         self.refused: set[str] = set()
 
@@ -55,7 +59,7 @@ class Sweep:
         # Those refused in this pass lie behind the key; only earlier passes' have to be named.
         self._known = sorted(self.refused)
         after: str | None = None
-        size, moved = BATCH_SIZE, 0
+        size, moved = self._good_size, 0
         while self.may_go_on():
             size = min(size, self._room())
             if size == 1:
@@ -72,20 +76,24 @@ class Sweep:
             moved += int(row["moved"])
             if row["found"] < size:
                 return moved
-            after, size = row["last_key"], min(size * 2, BATCH_SIZE)
+            after, size = row["last_key"], min(size * 2, self._good_size)
         return moved
 
     def _room(self) -> int:
         """How many more accounts the request's limit allows; without one, more than a batch."""
         if self._ctx.limit is None:
-            return BATCH_SIZE
+            return _LARGEST_SIZE
         return max(0, self._ctx.limit - self._ctx.counts["updated_count"] - self._ctx.failed_count)
 
     def _batch(self, after: str | None, size: int) -> Mapping[str, Any]:
         # Not durable: what a crash of the server loses is due again, and the run's last commit makes all of it durable.
+        left = self._ctx.time_left()
         with self._ctx.batch(durable=False) as batch:
             row = batch.rows(STATEMENTS["reset_batch"], **self._range(after), only=None, size=size)[0]
             batch.count(updated_count=row["moved"], counters_created=row["counters_created"])
+        if row["found"] == size >= _SMALLEST_SIZE:
+            seconds = max(left - self._ctx.time_left(), 0.001)
+            self._good_size = max(_SMALLEST_SIZE, min(_LARGEST_SIZE, int(size * _SECONDS_A_BATCH / seconds)))
         if row["moved"]:
             self._in_a_row = 0
         return row
