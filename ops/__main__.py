@@ -4,10 +4,12 @@ import os
 
 import click
 
+from ops import host_indexes
 from ops.migrate import migrate
 from shared.clock import SystemClock
 from shared.database_url import database_target
 from shared.errors import MaintenanceError
+from shared.stripe_settings import stripe_settings
 
 
 class _Sentence(click.ClickException):
@@ -23,19 +25,29 @@ def cli() -> None:
 
 
 @cli.command("migrate")
-def migrate_command() -> None:
-    """Create or upgrade the schema `maintenance`.
+@click.option(
+    "--host-sql", is_flag=True, help="Only print the indexes for the service's own tables, for its own migrations."
+)
+def migrate_command(host_sql: bool) -> None:
+    """Create or upgrade the schema `maintenance`, and build the indexes that jobs need.
 
-    Safe to repeat, and safe beside a live service: it touches none of the service's tables. The first time, it binds
-    the database to this environment, so that a copy of it is refused elsewhere.
+    Safe to repeat, and safe beside a live service: of the service's tables it touches nothing but that it adds missing
+    indexes, without locking anybody out. The first time, it binds the database to this environment, so that a copy of
+    it is refused elsewhere; with STRIPE_SECRET_KEY set, to that key's mode (live or test) too.
 
-    Example: DATABASE_URL=postgresql://… python -m ops migrate
+    Example: DATABASE_URL=postgresql://… STRIPE_SECRET_KEY=sk_test_… python -m ops migrate
     """
+    if host_sql:
+        click.echo(host_indexes.host_sql(), nl=False)
+        return
     try:
-        done = migrate(database_target(os.environ), SystemClock().now())
+        target = database_target(os.environ)
+        done = migrate(target, SystemClock().now(), stripe_settings(os.environ).livemode)
+        click.echo(f"The schema maintenance in {done.database} is at version {done.version}{done.from_note}.")
+        for name in host_indexes.build_host_indexes(target):
+            click.echo(f"Built the index {name}.")
     except MaintenanceError as error:
         raise _Sentence(str(error)) from None
-    click.echo(f"The schema maintenance in {done.database} is at version {done.version}{done.from_note}.")
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ now(). Tests serve the same functions with a clock of their own.
 """
 
 import re
+import time
 from datetime import UTC, datetime
 from typing import Protocol
 
@@ -23,6 +24,30 @@ class SystemClock:
     def now(self) -> datetime:
         """The current time in UTC."""
         return datetime.now(UTC)
+
+
+class Timer(Protocol):
+    """Measures and waits: for pacing and backing off, which must not follow a clock that is set."""
+
+    def seconds(self) -> float:
+        """Seconds since a moment that stays the same; only ever rises."""
+        ...
+
+    def wait(self, seconds: float) -> None:
+        """Come back after so many seconds."""
+        ...
+
+
+class SystemTimer:
+    """The machine's own."""
+
+    def seconds(self) -> float:
+        """Seconds since some moment."""
+        return time.monotonic()
+
+    def wait(self, seconds: float) -> None:
+        """Come back after so many seconds."""
+        time.sleep(seconds)
 
 
 _RFC3339 = re.compile(

@@ -13,13 +13,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from shared.clock import Clock
+from shared.clock import Clock, Timer
 from shared.errors import Fenced, LockLost, Unavailable
 from shared.job import Job
 from shared.logline import Log
 from shared.postgres import Database, Transaction
 from shared.settings import Settings
 from shared.statements import STATEMENTS
+from shared.stripe_calls import Stripe
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,8 @@ class Context:
     database: Database
     clock: Clock
     log: Log
-    wait: Callable[[float], object]
+    timer: Timer
+    connect_stripe: Callable[[], Stripe]
     fence: Fence | None = None
     earlier: Mapping[str, int] = field(default_factory=dict)
     counts: Counter[str] = field(default_factory=Counter)
@@ -86,6 +88,10 @@ class Context:
     def time_left(self) -> float:
         """Seconds until the run must have stopped; zero or less when it must stop now."""
         return (self.deadline_at - self.clock.now()).total_seconds()
+
+    def moment(self) -> datetime:
+        """The time at this moment, for what is stamped with it. What is decided is decided by `now`."""
+        return self.clock.now()
 
     def total(self, name: str) -> int:
         """A count over all attempts of the slot, this one included."""

@@ -32,7 +32,7 @@ def health(services: Services, asked: Job, jobs: Mapping[str, Job]) -> dict[str,
     settings = services.settings
     checks: dict[str, str] = {"postgres": "ok"}
     with services.database.transaction(read_only=True) as transaction:
-        state = check_start(transaction, asked.name, settings, now)
+        state = check_start(transaction, asked, settings, now)
         history = {row["job"]: row for row in transaction.rows(STATEMENTS["job_history"], dry_run=settings.report_only)}
     try:
         if services.redis is not None:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from shared.postgres import Transaction
     from shared.settings import Settings
 
-NEEDS = frozenset({"postgres", "redis"})
+NEEDS = frozenset({"postgres", "redis", "stripe"})
 
 
 @dataclass(frozen=True)

@@ -72,7 +72,7 @@ class _Execution:
             return replay
         ledger = Ledger(self._services.database)
         with self._services.database.transaction(read_only=True) as transaction:
-            state = check_start(transaction, self._job.name, settings, self._started)
+            state = check_start(transaction, self._job, settings, self._started)
             replay = completed(transaction, self._job, _SHARD, self._slot) if self._slot else None
         if state.pause is not None:
             return self._paused(ledger, state.pause)
@@ -186,7 +186,8 @@ class _Execution:
             database=self._services.database,
             clock=self._services.clock,
             log=self._services.log,
-            wait=self._services.wait,
+            timer=self._services.timer,
+            connect_stripe=lambda: self._services.stripe,
             fence=fence,
             earlier=earlier,
             # On record with the counts, because a limited run is no full success, however it ends.

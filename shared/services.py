@@ -1,16 +1,20 @@
 """Where everything is wired together: settings and clients, made once in a process and only when they are needed."""
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, TextIO
 
-from shared.clock import Clock
+from shared.clock import Clock, SystemTimer, Timer
 from shared.logline import Log, Redactor
 from shared.postgres import Database
 from shared.settings import Settings, parse_settings
 
 if TYPE_CHECKING:
     from shared.redis_store import RedisStore
+    from shared.stripe_api import StripeApi
+
+# As many calls at once as anything here makes.
+STRIPE_CONNECTIONS = 128
 
 
 class Services:
@@ -25,17 +29,18 @@ class Services:
         environ: Mapping[str, str],
         clock: Clock,
         stream: TextIO,
-        wait: Callable[[float], object] | None = None,
+        timer: Timer | None = None,
     ) -> None:
         self._environ = environ
         self._making = threading.RLock()
         self._settings: Settings | None = None
         self._database: Database | None = None
         self._redis: RedisStore | None = None
+        self._stripe: StripeApi | None = None
         self.clock = clock
         self.redact = Redactor()
         self.log = Log(stream, clock, self.redact)
-        self.wait = wait or threading.Event().wait
+        self.timer = timer or SystemTimer()
 
     @property
     def settings(self) -> Settings:
@@ -66,6 +71,17 @@ class Services:
                 self._redis = RedisStore(self.settings.redis)
             return self._redis
 
+    @property
+    def stripe(self) -> "StripeApi":
+        """Stripe; connects with the first call. Only where there is a key."""
+        with self._making:
+            if self._stripe is None:
+                # Imported here: only a job that needs Stripe pays for its SDK.
+                from shared.stripe_api import StripeApi
+
+                self._stripe = StripeApi(self.settings.stripe, STRIPE_CONNECTIONS)
+            return self._stripe
+
     def close(self) -> None:
         """Close the connections of the clients that were made."""
         with self._making:
@@ -73,3 +89,5 @@ class Services:
                 self._database.dispose()
             if self._redis is not None:
                 self._redis.close()
+            if self._stripe is not None:
+                self._stripe.close()

@@ -6,7 +6,9 @@ from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
 from shared.database_url import DatabaseTarget, database_target
+from shared.environ import choice, number, optional_number, text
 from shared.errors import Misconfigured
+from shared.stripe_settings import StripeSettings, stripe_settings
 
 _LOCAL_REDIS = "redis://localhost:6379/0"
 
@@ -41,12 +43,14 @@ class Settings:
     lock_ttl_seconds: int
     job_timeout_seconds: int | None
     revision: str | None
+    stripe: StripeSettings
 
     @property
     def secrets(self) -> tuple[str, ...]:
         """The values that must never leave the process, in any form in which they may turn up in a text."""
         redis = (self.redis.password, self.redis.url) if self.redis else ()
-        return tuple(secret for secret in (self.database.password, *redis) if secret is not None)
+        secrets = (self.database.password, *redis, self.stripe.secret_key)
+        return tuple(secret for secret in secrets if secret is not None)
 
 
 def parse_settings(environ: Mapping[str, str]) -> Settings:
@@ -58,55 +62,29 @@ def parse_settings(environ: Mapping[str, str]) -> Settings:
         database=database_target(environ),
         redis=_redis(environ),
         free_plan_codes=_codes(environ, "FREE_PLAN_CODES", "free"),
-        report_only=_choice(environ, "MAINTENANCE_MODE", ("enforce", "report")) == "report",
-        max_concurrent_jobs=_number(environ, "MAX_CONCURRENT_JOBS", 5, 1, 100),
-        result_ttl_hours=_number(environ, "RESULT_TTL_HOURS", 24, 1, 8760),
-        lock_ttl_seconds=_number(environ, "LOCK_TTL_SECONDS", 60, 2, 3600),
-        job_timeout_seconds=_optional_number(environ, "JOB_TIMEOUT_SECONDS", 61, 1710),
-        revision=_text(environ, "K_REVISION"),
+        report_only=choice(environ, "MAINTENANCE_MODE", ("enforce", "report")) == "report",
+        max_concurrent_jobs=number(environ, "MAX_CONCURRENT_JOBS", 5, 1, 100),
+        result_ttl_hours=number(environ, "RESULT_TTL_HOURS", 24, 1, 8760),
+        lock_ttl_seconds=number(environ, "LOCK_TTL_SECONDS", 60, 2, 3600),
+        job_timeout_seconds=optional_number(environ, "JOB_TIMEOUT_SECONDS", 61, 1710),
+        revision=text(environ, "K_REVISION"),
+        stripe=stripe_settings(environ),
     )
 
 
-def _text(environ: Mapping[str, str], name: str) -> str | None:
-    return environ.get(name, "").strip() or None
-
-
-def _optional_number(environ: Mapping[str, str], name: str, low: int, high: int) -> int | None:
-    text = _text(environ, name)
-    if text is None:
-        return None
-    if not re.fullmatch(r"\d{1,9}", text, re.ASCII) or not low <= int(text) <= high:
-        raise Misconfigured(name, f"{name} must be a whole number from {low} to {high}.")
-    return int(text)
-
-
-def _number(environ: Mapping[str, str], name: str, default: int, low: int, high: int) -> int:
-    value = _optional_number(environ, name, low, high)
-    return default if value is None else value
-
-
-def _choice(environ: Mapping[str, str], name: str, choices: tuple[str, ...]) -> str:
-    text = _text(environ, name)
-    if text is None:
-        return choices[0]
-    if text not in choices:
-        raise Misconfigured(name, f"{name} must be one of: {', '.join(choices)}.")
-    return text
-
-
 def _codes(environ: Mapping[str, str], name: str, default: str) -> tuple[str, ...]:
-    codes = [code.strip() for code in (_text(environ, name) or default).split(",")]
+    codes = [code.strip() for code in (text(environ, name) or default).split(",")]
     if not all(codes):
         raise Misconfigured(name, f"{name} must be a list of plan codes with commas between them, such as: free,trial.")
     return tuple(dict.fromkeys(codes))
 
 
 def _redis(environ: Mapping[str, str]) -> RedisTarget | None:
-    url = _text(environ, "REDIS_URL")
-    ca_cert = _text(environ, "REDIS_CA_CERT")
+    url = text(environ, "REDIS_URL")
+    ca_cert = text(environ, "REDIS_CA_CERT")
     if url is None:
         # Cloud Run sets K_SERVICE. There, no REDIS_URL means that the installation has no Redis.
-        return None if _text(environ, "K_SERVICE") else RedisTarget(_LOCAL_REDIS)
+        return None if text(environ, "K_SERVICE") else RedisTarget(_LOCAL_REDIS)
     try:
         parts = urlsplit(url)
         well_formed = (

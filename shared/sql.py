@@ -6,6 +6,8 @@ A file of statements looks like this; a statement without a description is refus
     -- How many things there are, by kind.
     SELECT kind, count(*) FROM things GROUP BY kind;
 
+A line `-- insert: count_things` in a statement stands for the text of an earlier one, for what several have in common.
+
 Parameters are written `:name` (SQLAlchemy's text form).
 """
 
@@ -14,6 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+_INSERT_LINE = re.compile(r"^ *-- insert: (?P<name>\w+)$")
 _NAME_LINE = re.compile(r"^-- name: (?P<name>[a-z][a-z0-9_]*)$", re.MULTILINE)
 
 
@@ -29,7 +32,8 @@ class Statement:
 def load_statements(path: Path) -> Mapping[str, Statement]:
     """Read a file of named statements; give them by name.
 
-    Raises ValueError for text before the first name, a name twice, or a statement with no description or no SQL.
+    Raises ValueError for text before the first name, a name twice, a statement with no description or no SQL, or one
+    that inserts what does not stand above it.
     """
     preamble, *parts = _NAME_LINE.split(path.read_text(encoding="utf-8"))
     if any(line and not line.startswith("--") for line in preamble.splitlines()):
@@ -38,10 +42,19 @@ def load_statements(path: Path) -> Mapping[str, Statement]:
     for name, body in zip(parts[::2], parts[1::2], strict=True):
         lines = body.strip().splitlines()
         comments = [line for line in lines if line.startswith("--")]
-        sql = "\n".join(line for line in lines if not line.startswith("--")).strip().rstrip(";")
+        sql = "\n".join(_inserted(line, statements) for line in lines if not line.startswith("--")).strip().rstrip(";")
         if name in statements:
             raise ValueError(f"{path.name}: statement {name} stands there twice")
         if not comments or not sql:
             raise ValueError(f"{path.name}: statement {name} needs a description and SQL")
         statements[name] = Statement(name, " ".join(line.lstrip("- ") for line in comments), sql)
     return statements
+
+
+def _inserted(line: str, above: Mapping[str, Statement]) -> str:
+    insert = _INSERT_LINE.match(line)
+    if insert is None:
+        return line
+    if insert["name"] not in above:
+        raise ValueError(f"inserts {insert['name']}, which is no statement above it")
+    return above[insert["name"]].text

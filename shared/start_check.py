@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from shared.errors import Misconfigured
+from shared.job import Job
 from shared.postgres import Row, Transaction
 from shared.settings import Settings
 from shared.statements import STATEMENTS
 
 # The newest migration in migrations/versions that this code relies on.
-SCHEMA_VERSION = "0001"
+SCHEMA_VERSION = "0002"
 
 
 @dataclass(frozen=True)
@@ -32,18 +33,21 @@ class StartState:
     bound_at: datetime
 
 
-def check_start(transaction: Transaction, job: str, settings: Settings, now: datetime) -> StartState:
+def check_start(transaction: Transaction, job: Job, settings: Settings, now: datetime) -> StartState:
     """Look at everything that must be right before a run.
 
-    Raises Misconfigured when the schema is missing or too old, or when the database belongs to another environment.
+    Raises Misconfigured when the schema is missing or too old, when the database belongs to another environment, or
+    when the job needs a setting that is missing.
     """
-    row = transaction.row(STATEMENTS["start_state"], job=job, now=now)
+    row = transaction.row(STATEMENTS["start_state"], job=job.name, now=now)
     if row is None or row["schema_version"] is None or row["schema_version"] < SCHEMA_VERSION:
         raise Misconfigured(
             "schema maintenance",
             f"The schema `maintenance` in {settings.database} is older than this code. Run `python -m ops migrate`.",
         )
     _check_identity(row, settings)
+    if "stripe" in job.needs:
+        _check_stripe(row["livemode"], settings)
     pause = Pause(row["paused_until"], row["by"], row["why"]) if row["paused_until"] else None
     return StartState(pause, row["bound_at"])
 
@@ -61,3 +65,29 @@ def _check_identity(row: Row, settings: Settings) -> None:
             f"{settings.database}. If it is a copy, nothing may run on it before it is bound anew; otherwise correct "
             "the settings.",
         )
+
+
+def _check_stripe(bound: bool | None, settings: Settings) -> None:
+    if settings.stripe.secret_key is None:
+        raise Misconfigured("STRIPE_SECRET_KEY", "STRIPE_SECRET_KEY is not set. It is the account's secret key, sk_….")
+    if settings.stripe.meter_id is None:
+        raise Misconfigured(
+            "STRIPE_METER_PAGES", "STRIPE_METER_PAGES is not set. It is the id of the meter for pages, mtr_…."
+        )
+    if bound is None:
+        raise Misconfigured(
+            "identity",
+            "The database is bound to no mode of Stripe yet. Run `python -m ops migrate` with STRIPE_SECRET_KEY set.",
+        )
+    if bound != settings.stripe.livemode:
+        raise wrong_mode(bound)
+
+
+def wrong_mode(bound: bool) -> Misconfigured:
+    """What to say where the key is for the other mode of Stripe than the one that the database is bound to."""
+    here, other = ("live", "test") if bound else ("test", "live")
+    return Misconfigured(
+        "identity",
+        f"This database belongs to another environment: it is bound to Stripe's {here} mode, and STRIPE_SECRET_KEY is "
+        f"a {other} key. Correct the key; a copy of a database must be bound anew before use.",
+    )

@@ -21,15 +21,16 @@ from devstack.stack import Stack
 from devstack.valkey import ValkeyServer
 from functions.registry import JOBS
 from ops.engine import make_engine
+from ops.host_indexes import build_host_indexes
 from ops.migrate import bind_identity, upgrade_schema
-from shared.clock import Clock
+from shared.clock import Clock, Timer
 from shared.database_url import database_target
 from shared.invocation import Invocation
 from shared.outcome import Outcome
 from shared.runner import run_job
 from shared.services import Services
 from shared.tables import metadata
-from tests.support.clock import NOON, ManualClock
+from tests.support.clock import NOON, ManualClock, VirtualTimer
 from tests.support.database import TestDatabase
 from tests.support.redis import lose_everything
 from tests.support.serving import Functions
@@ -78,6 +79,7 @@ def template(stack: Stack, service_template: str) -> Iterator[str]:
     with engine.begin() as connection:
         upgrade_schema(connection)
     engine.dispose()
+    build_host_indexes(database_target({"DATABASE_URL": url}))
     yield name
     drop_database(stack.database_url, name)
 
@@ -107,7 +109,7 @@ def database(make_database: MakeDatabase, template: str) -> TestDatabase:
     """A fresh database, ready for jobs."""
     fresh = make_database(template)
     with fresh.engine.begin() as connection:
-        bind_identity(connection, fresh.target, NOON.replace(year=2020))
+        bind_identity(connection, fresh.target, NOON.replace(year=2020), livemode=False)
     return fresh
 
 
@@ -135,9 +137,9 @@ def clock() -> ManualClock:
 class Environment:
     """Services on the test's servers, what they logged, and a short way to run a job."""
 
-    def __init__(self, environ: Mapping[str, str], clock: Clock) -> None:
+    def __init__(self, environ: Mapping[str, str], clock: Clock, timer: Timer | None = None) -> None:
         self.stream = io.StringIO()
-        self.services = Services(environ, clock, self.stream)
+        self.services = Services(environ, clock, self.stream, timer)
 
     def run(self, job: str = "period_reset", *, slot: datetime | None = None, **fields: object) -> Outcome:
         """Run a job as a firing of a slot, or by hand."""
@@ -159,12 +161,17 @@ MakeEnvironment = Callable[..., Environment]
 
 @pytest.fixture
 def make_environment(environ: dict[str, str], clock: ManualClock) -> Iterator[MakeEnvironment]:
-    """Makes environments: the test's settings with changes (None takes one away), and a clock."""
+    """Makes environments: the test's settings with changes (None takes one away), and a clock.
+
+    With `virtual`, waiting takes no time.
+    """
     made: list[Environment] = []
 
-    def make(changes: Mapping[str, str | None] | None = None, clock: Clock = clock) -> Environment:
+    def make(
+        changes: Mapping[str, str | None] | None = None, clock: Clock = clock, *, virtual: bool = False
+    ) -> Environment:
         settings = {name: value for name, value in {**environ, **(changes or {})}.items() if value is not None}
-        made.append(Environment(settings, clock))
+        made.append(Environment(settings, clock, VirtualTimer() if virtual else None))
         return made[-1]
 
     yield make

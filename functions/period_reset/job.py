@@ -46,7 +46,7 @@ def run(ctx: Context) -> JobResult:
         pause = next(waits, None)
         if found.others_due == 0 or pause is None:
             return _result(ctx, sweep, found)
-        ctx.wait(pause)
+        ctx.timer.wait(pause)
     return _result(ctx, sweep, _look(ctx, month, sweep.refused))
 
 

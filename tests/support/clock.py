@@ -45,3 +45,19 @@ class FileClock:
         new = self.file.with_suffix(".new")
         new.write_text(format_rfc3339(now))
         new.replace(self.file)
+
+
+class VirtualTimer:
+    """A timer on which waiting takes no time: it only says that it has passed."""
+
+    def __init__(self) -> None:
+        self._seconds = 0.0
+        self._lock = threading.Lock()
+
+    def seconds(self) -> float:
+        with self._lock:
+            return self._seconds
+
+    def wait(self, seconds: float) -> None:
+        with self._lock:
+            self._seconds += seconds

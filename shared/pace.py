@@ -1,0 +1,67 @@
+"""How fast something may be done: a token bucket that can be slowed down, and finds its way back by itself."""
+
+import threading
+
+from shared.clock import Timer
+
+# So much of a second's worth may be done at once after a pause: enough to make up for a short stop, and no burst.
+_BURST_SECONDS = 0.5
+_SLOWEST = 1.0
+# Each second without another word against it, the rate rises by this share of the full one.
+_RECOVERY_A_SECOND = 0.05
+
+
+class Pace:
+    """At most `rate` turns a second. Safe to share between threads."""
+
+    def __init__(self, rate: float, timer: Timer) -> None:
+        self._full = rate
+        self._rate = rate
+        self._timer = timer
+        self._tokens = 1.0
+        self._then = timer.seconds()
+        self._paused_until = self._then
+        self._slowed_at = self._then
+        self._lock = threading.Lock()
+
+    @property
+    def rate(self) -> float:
+        """Turns a second as of now."""
+        with self._lock:
+            self._pass_time()
+            return self._rate
+
+    def delay(self) -> float:
+        """Take a turn if there is one and give 0; otherwise give how many seconds to wait before asking again."""
+        with self._lock:
+            self._pass_time()
+            pause = self._paused_until - self._then
+            if pause > 0:
+                return pause
+            if self._tokens >= 1:
+                self._tokens -= 1
+                return 0.0
+            return (1 - self._tokens) / self._rate
+
+    def wait_turn(self) -> None:
+        """Come back with a turn taken."""
+        while seconds := self.delay():
+            self._timer.wait(seconds)
+
+    def slow_down(self, pause_seconds: float) -> None:
+        """Halve the rate and give no turn for so long. Words that come together, about the same second, count once."""
+        with self._lock:
+            self._pass_time()
+            self._paused_until = max(self._paused_until, self._then + pause_seconds)
+            if self._then >= self._slowed_at:
+                self._rate = max(self._rate / 2, min(_SLOWEST, self._full))
+                self._slowed_at = self._then + max(pause_seconds, 1.0)
+                self._tokens = min(self._tokens, 1.0)
+
+    def _pass_time(self) -> None:
+        now = self._timer.seconds()
+        passed = max(0.0, now - self._then)
+        self._then = max(now, self._then)
+        self._tokens = min(max(1.0, self._rate * _BURST_SECONDS), self._tokens + passed * self._rate)
+        if self._then > self._slowed_at:
+            self._rate = min(self._full, self._rate + passed * self._full * _RECOVERY_A_SECOND)
