@@ -15,7 +15,10 @@ ENTRY = json.loads(Path("functions/jobs.json").read_text())[0]
 
 def test_the_schedules_of_the_jobs_there_are() -> None:
     schedules = {name: (job.cli, job.schedule, job.counts[0]) for name, job in JOBS.items()}
-    assert schedules == {"period_reset": ("period", "30 0 * * *", "updated_count")}
+    assert schedules == {
+        "period_reset": ("period", "30 0 * * *", "updated_count"),
+        "stripe_reconcile": ("stripe", "15 */2 * * *", "success_count"),
+    }
 
 
 def test_a_jobs_firings() -> None:

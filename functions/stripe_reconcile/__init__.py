@@ -1,0 +1,1 @@
+"""Usage that never reached Stripe is reported: every billable page once, in the right period, or visibly not."""

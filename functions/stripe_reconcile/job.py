@@ -1,0 +1,154 @@
+"""Report usage that never reached Stripe: every billable page once, in the right period, or visibly not.
+
+Invariants, each held by the SQL and the decisions beside this file and not by the guards around the run:
+
+- An event is sent as it was frozen before its first attempt, at the time when it occurred, under its own identifier.
+- It is sent again only while Stripe knows that identifier for certain; later, or where somebody else may have sent it,
+  only after Stripe's own sums have shown that it is not there.
+- It is marked as reported only when Stripe has it, or when it is certain that it was not to be billed.
+- What cannot be told is left as it is, counted, and shown: in doubt, blocked, refused, too old.
+"""
+
+from collections.abc import Mapping
+from datetime import datetime
+
+from functions.stripe_reconcile.audit import audit
+from functions.stripe_reconcile.classify import Asked, ask_next, decide_by_asking, decide_from_tables, would_classify
+from functions.stripe_reconcile.preflight import Target, target_of
+from functions.stripe_reconcile.proving import prove_next
+from functions.stripe_reconcile.reading import Reader, ReadRefused
+from functions.stripe_reconcile.refusals import note_refusals
+from functions.stripe_reconcile.run_state import RunState, some, statements
+from functions.stripe_reconcile.sending import send_ready
+from functions.stripe_reconcile.settling import adopt_orphans
+from shared.context import Context
+from shared.errors import Misconfigured, Unavailable
+from shared.job import JobResult
+from shared.pace import Pace
+from shared.postgres import Transaction
+from shared.settings import Settings
+from shared.stripe_settings import StripeSettings
+
+_STATEMENTS = statements("waiting.sql")
+_NOT_BILLABLE = ("zero_pages", "free", "not_subscribed")
+# What only a person can do something about, and what it is.
+_ATTENTION = {
+    "in_doubt": "may or may not be at Stripe",
+    "blocked": "cannot be told whether to bill",
+    "dead_letter": "were refused by Stripe, or are too old for it",
+}
+
+
+def run(ctx: Context) -> JobResult:
+    """Report what was not reported; in a dry run, say what would be sent.
+
+    Raises Misconfigured when key, rights or meter are wrong, and Unavailable when Stripe fails call after call.
+    """
+    state = _prepared(ctx)
+    if ctx.dry_run:
+        return _dry_run(state)
+    adopt_orphans(state)
+    note_refusals(state)
+    decide_from_tables(state)
+    pace = Pace(state.settings.rate, ctx.timer)
+    more = True
+    while more:
+        # Asking and looking go in slices of some seconds, so that what is ready does not wait for all of them.
+        asked = state.may_go_on() and decide_by_asking(state)
+        looked = state.may_go_on() and prove_next(state)
+        send_ready(state, pace)
+        more = (asked or looked) and state.may_go_on()
+    if state.may_go_on():
+        _audit(state)
+    return _result(state)
+
+
+def waiting(transaction: Transaction, now: datetime, settings: Settings) -> Mapping[str, int]:
+    """What waits to be reported, what is in somebody's way, and what only a person can decide."""
+    (row,) = transaction.rows(_STATEMENTS["waiting"], now=now, before=now - settings.stripe.min_age)
+    return {name: int(value) for name, value in row.items()}
+
+
+def _prepared(ctx: Context) -> RunState:
+    settings = ctx.settings.stripe
+    reader = Reader(ctx, ctx.connect_stripe())
+    return RunState(ctx, reader, _target(reader, settings.meter_id or "", settings))
+
+
+def _target(reader: Reader, meter_id: str, settings: StripeSettings) -> Target:
+    try:
+        return target_of(reader.once(lambda stripe: stripe.meter(meter_id)), settings)
+    except ReadRefused as error:
+        raise Misconfigured(
+            "STRIPE_METER_PAGES",
+            f"Stripe knows no meter {meter_id} in the account of STRIPE_SECRET_KEY: {error.answer.message} "
+            "Nothing was marked.",
+        ) from error
+
+
+def _audit(state: RunState) -> None:
+    try:
+        audit(state)
+    except Unavailable as error:
+        # What was to be reported is; the next run holds it against Stripe's sums.
+        state.ctx.log.write(
+            "WARNING", f"Not compared with Stripe's sums: {error}", event="attention", job=state.ctx.job.name
+        )
+
+
+def _result(state: RunState) -> JobResult:
+    ctx = state.ctx
+    with ctx.reading() as transaction:
+        gauges = waiting(transaction, ctx.moment(), ctx.settings)
+    for kind, what in _ATTENTION.items():
+        if gauges[f"{kind}_count"]:
+            ctx.log.write(
+                "WARNING",
+                f"{gauges[f'{kind}_count']} events with {gauges[f'{kind}_pages']} pages {what}.",
+                event="attention",
+                job=ctx.job.name,
+                run_id=state.run_id,
+                kind=kind,
+                count=gauges[f"{kind}_count"],
+                pages=gauges[f"{kind}_pages"],
+            )
+    told = f"Stripe has {ctx.total('success_count')} of {ctx.total('retry_count')} events tried"
+    if ctx.limit is not None and not state.room(1):
+        return JobResult(f"Stripe reconcile completed (limit reached): {told}", gauges=gauges)
+    if ctx.time_left() <= 0:
+        why = f"time ran out, and {gauges['waiting_count']} more wait"
+        return JobResult(f"Stripe reconcile stopped: {told}; {why}", complete=False, gauges=gauges)
+    return JobResult(f"Stripe reconcile completed: {told}", gauges=gauges)
+
+
+def _dry_run(state: RunState) -> JobResult:
+    """Decide everything as a run would, reading subscriptions as it would, and write nothing."""
+    ctx = state.ctx
+    asked = Asked()
+    while ctx.time_left() > 0:
+        more = ask_next(state, [*asked.customers, *state.unreadable])
+        if more is None:
+            break
+        asked.extend(more)
+    verdicts = {row["verdict"]: row for row in would_classify(state, asked, state.times()["blind_after"])}
+    for verdict in _NOT_BILLABLE:
+        if verdict in verdicts:
+            events, pages = int(verdicts[verdict]["events"]), int(verdicts[verdict]["pages"])
+            ctx.counts.update({f"{verdict}_count": events, "not_billable_count": events, "not_billable_pages": pages})
+            if pages:
+                ctx.counts[f"{verdict}_pages"] = pages
+    with ctx.reading() as transaction:
+        (open_,) = transaction.rows(_STATEMENTS["open_sends"], **some(state.times(), "blind_after", "known_after"))
+        gauges = waiting(transaction, ctx.now, ctx.settings)
+    new = verdicts.get("billable", {"events": 0, "pages": 0, "customers": 0, "to_prove": 0})
+    events, pages, to_prove = (int(new[name]) + int(open_[name]) for name in ("events", "pages", "to_prove"))
+    customers = max(int(new["customers"]), int(open_["customers"]))
+    sent = events if ctx.limit is None else min(events, ctx.limit)
+    ctx.counts.update(retry_count=sent, retry_pages=pages)
+    undecided = int(verdicts["ask"]["events"]) if "ask" in verdicts else 0
+    told = f"Dry run: stripe reconcile would send {sent} events with {pages} pages for {customers} customers"
+    if to_prove:
+        told += f"; {to_prove} of them only after Stripe's sums have shown that they are not there yet"
+    if undecided:
+        told += f"; {undecided} more could not be decided"
+    return JobResult(told, gauges=gauges)

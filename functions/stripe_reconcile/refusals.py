@@ -1,0 +1,65 @@
+"""What Stripe took first and refused later becomes a dead letter, and the service's event is not reported any more.
+
+Stripe keeps such reports for 30 days ("Retrieve Event", Stripe API reference). Each names some of the events only: how
+many it does not name is logged, and the audit finds their pages.
+"""
+
+import re
+from datetime import timedelta
+
+from functions.stripe_reconcile.run_state import RunState, statements
+from shared.clock import format_rfc3339, parse_rfc3339
+from shared.stripe_calls import RefusalReport
+
+_STATEMENTS = statements("refusals.sql")
+_KEPT_FOR = timedelta(days=30)
+# Reports may appear a little out of order. One that is read twice changes nothing the second time.
+_OVERLAP = timedelta(hours=1)
+_REPORTS_A_READ = 1_000
+_EVENT_ID = re.compile(r"([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})(?::\d+)?", re.IGNORECASE)
+
+
+def note_refusals(state: RunState) -> None:
+    """Read the reports that are new, and note what they name. Raises Unavailable or Misconfigured."""
+    with state.ctx.reading() as transaction:
+        row = transaction.row(_STATEMENTS["cursor"])
+    seen = parse_rfc3339(row["value"]) if row else None
+    since = (seen - _OVERLAP) if seen else state.ctx.now - _KEPT_FOR
+    while state.ctx.time_left() > 0:
+        reports = state.reader.once(lambda stripe: stripe.refusal_reports(since, _REPORTS_A_READ))  # noqa: B023
+        for report in reports:
+            if report.meter_id in (None, state.target.meter_id):
+                _note(state, report, is_new=seen is None or report.created > seen)
+        if reports:
+            with state.ctx.batch() as batch:
+                batch.execute(_STATEMENTS["move_cursor"], value=format_rfc3339(reports[-1].created))
+        if len(reports) < _REPORTS_A_READ or reports[-1].created <= since:
+            return
+        since = reports[-1].created
+
+
+def _note(state: RunState, report: RefusalReport, *, is_new: bool) -> None:
+    named = [
+        (identifier, refusal.code, text) for refusal in report.refusals for identifier, text in refusal.named.items()
+    ]
+    unnamed = sum(max(0, refusal.count - len(refusal.named)) for refusal in report.refusals)
+    if unnamed and is_new and report.meter_id is not None:
+        state.ctx.log.write(
+            "WARNING",
+            f"Stripe refused {unnamed} more meter events than its report {report.id} names. Their pages show as drift.",
+            event="attention",
+            job=state.ctx.job.name,
+            run_id=state.run_id,
+            count=unnamed,
+        )
+    if not named:
+        return
+    identifiers, codes, messages = ([*column] for column in zip(*named, strict=True))
+    ids = [match[1] for identifier in identifiers if (match := _EVENT_ID.fullmatch(identifier))]
+    parameters = {"identifiers": identifiers, "codes": codes, "messages": messages}
+    with state.ctx.batch() as batch:
+        ours = batch.rows(_STATEMENTS["refuse_ours"], **parameters)[0]
+        theirs = batch.rows(
+            _STATEMENTS["refuse_theirs"], **parameters, ids=ids if len(ids) == len(identifiers) else None
+        )[0]
+        batch.count(**{name: int(ours[name]) + int(theirs[name]) for name in ours})

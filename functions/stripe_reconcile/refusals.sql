@@ -1,0 +1,57 @@
+-- What Stripe took first and refused later.
+
+-- name: cursor
+-- Up to when the reports were read.
+SELECT value FROM maintenance.cursors WHERE name = 'stripe_refusals';
+
+-- name: move_cursor
+-- Remember up to when they were read. It only ever rises.
+INSERT INTO maintenance.cursors AS cursor (name, value) VALUES ('stripe_refusals', :value)
+ON CONFLICT (name) DO UPDATE SET value = excluded.value WHERE cursor.value < excluded.value;
+
+-- name: refuse_ours
+-- Dead letters of what we sent. The service's event is not reported any more, and is not sent again.
+WITH named AS (
+    SELECT * FROM unnest(
+        CAST(:identifiers AS text[]), CAST(:codes AS text[]), CAST(:messages AS text[])
+    ) AS named (identifier, code, message)
+), refused AS (
+    UPDATE maintenance.meter_sends AS send
+    SET state = 'rejected', error_code = named.code, error_message = named.message, accepted_at = NULL, verified_at = NULL
+    FROM named
+    WHERE send.identifier = named.identifier AND send.state IN ('accepted', 'sending', 'in_doubt')
+    RETURNING send.usage_event_id, send.identifier, send.value
+), unmarked AS (
+    UPDATE usage_events AS event
+    SET stripe_reported = false, stripe_record_id = NULL
+    FROM refused
+    WHERE event.id = refused.usage_event_id AND event.stripe_reported AND event.stripe_record_id = refused.identifier
+)
+SELECT count(*) AS refused_count, coalesce(sum(value), 0) AS refused_pages FROM refused;
+
+-- name: refuse_theirs
+-- Dead letters of what the service itself sent and marked. By the event's own id where the record is named after it;
+-- otherwise all of the table is read, which happens only when Stripe names such a record.
+WITH named AS (
+    SELECT * FROM unnest(
+        CAST(:identifiers AS text[]), CAST(:codes AS text[]), CAST(:messages AS text[])
+    ) AS named (identifier, code, message)
+), refused AS (
+    UPDATE usage_events AS event
+    SET stripe_reported = false, stripe_record_id = NULL
+    FROM named
+    WHERE event.stripe_reported AND event.stripe_record_id = named.identifier
+      AND (CAST(:ids AS uuid[]) IS NULL OR event.id = ANY (CAST(:ids AS uuid[])))
+      AND NOT EXISTS (SELECT 1 FROM maintenance.meter_sends AS send WHERE send.usage_event_id = event.id)
+    RETURNING event.id, event.user_id, event.occurred_at, event.pages, named.identifier, named.code, named.message
+), kept AS (
+    INSERT INTO maintenance.meter_sends
+        (usage_event_id, user_id, stripe_customer_id, identifier, occurred_at, value, state, error_code, error_message)
+    SELECT
+        refused.id, refused.user_id, account.stripe_customer_id, refused.identifier, refused.occurred_at, refused.pages,
+        'rejected', refused.code, refused.message
+    FROM refused
+    LEFT JOIN billing_accounts AS account ON account.user_id = refused.user_id
+    ON CONFLICT DO NOTHING
+)
+SELECT count(*) AS refused_count, coalesce(sum(pages), 0) AS refused_pages FROM refused;

@@ -1,0 +1,142 @@
+"""Sending what is ready, the soonest invoice first: attempts are put on record, made, and what came of them is noted.
+
+Invariants:
+
+- No attempt is made that is not on record, durably, before it is made.
+- What is on record is taken back only where this process knows that nothing left it.
+- What a killed run has on record as under way is in doubt, and is sent again only under the identifier it had, and only
+  while Stripe knows that identifier.
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+from functions.stripe_reconcile.courier import Courier, Send
+from functions.stripe_reconcile.run_state import RunState, some, statements
+from functions.stripe_reconcile.settling import Settler
+from shared.pace import Pace
+from shared.postgres import Row
+from shared.stripe_calls import MeterEvent
+
+_STATEMENTS = statements("sending.sql")
+# As many as answer within a tenth of a second at the full rate, and some more: Stripe may be slower.
+_MOST_THREADS, _FEWEST_THREADS = 128, 8
+# Rows that fit into a socket's buffer, so that a process that is stopped does not keep a transaction open.
+_ROWS_A_TRANSACTION = 250
+_CUSTOMERS_A_LOOK = 1_000
+# One customer's calls come one after the other: so many events are a second's worth.
+_EVENTS_A_LANE = 10
+# So much work lies ready for the threads, in seconds: enough to work through while a transaction lasts, and no more,
+# because a kill leaves it in doubt.
+_SECONDS_AHEAD = 2
+_SETTLE_SECONDS = 0.2
+
+
+def send_ready(state: RunState, pace: Pace) -> None:
+    """Send all that is ready, for as long as there is time.
+
+    Raises Unavailable when Stripe fails call after call, and Misconfigured when it refuses everybody's events.
+    """
+    lanes = _Lanes(state)
+    if not lanes.open(1):
+        return
+    threads = max(_FEWEST_THREADS, min(_MOST_THREADS, state.settings.rate // 2))
+    ahead = max(2 * _FEWEST_THREADS, _SECONDS_AHEAD * state.settings.rate)
+    courier = Courier(state.reader.stripe, pace, state.ctx.timer, lambda: state.ctx.time_left() > 0, threads)
+    settler = Settler(state)
+    with courier:
+        while True:
+            more = courier.stopped_by is None and state.may_go_on() and lanes.open(2 * threads)
+            room = min(_ROWS_A_TRANSACTION, ahead - courier.under_way)
+            if more and room >= min(_ROWS_A_TRANSACTION, ahead) // 2:
+                courier.put(lanes.next_sends(state.room(room), courier.waiting()))
+            back = courier.collect(_ROWS_A_TRANSACTION, _SETTLE_SECONDS)
+            stop = settler.settle(back)
+            if stop is not None:
+                courier.stop(stop)
+            if not more and not back and not courier.under_way:
+                break
+    if courier.stopped_by is not None:
+        raise courier.stopped_by
+
+
+class _Lanes:
+    """The customers that are sent for now, and those that come next."""
+
+    def __init__(self, state: RunState) -> None:
+        self._state = state
+        self._open: list[str] = []
+        self._next: list[str] = []
+        self._is_over = False
+
+    def open(self, wanted: int) -> bool:
+        """Let so many customers be sent for at once, as far as there are any; give whether there is one."""
+        while len(self._open) < wanted:
+            if not self._next and not self._is_over:
+                self._next = self._look()
+                self._is_over = not self._next
+            if not self._next:
+                break
+            self._open.append(self._next.pop())
+        return bool(self._open)
+
+    def next_sends(self, most: int, waiting: Mapping[str, int]) -> list[Send]:
+        """Freeze the next events, put their attempts on record, and give them to be sent."""
+        customers: list[str] = []
+        rooms: list[int] = []
+        for customer in self._open:
+            room = min(_EVENTS_A_LANE - waiting.get(customer, 0), most - sum(rooms))
+            if room > 0:
+                customers.append(customer)
+                rooms.append(room)
+        if not customers:
+            return []
+        rows = self._intend(customers, rooms)
+        chosen = Counter(row["customer"] for row in rows)
+        emptied = {customer for customer, room in zip(customers, rooms, strict=True) if chosen[customer] < room}
+        self._open = [customer for customer in self._open if customer not in emptied]
+        going = [self._send(row) for row in rows if row["is_going"]]
+        self._state.treated += len(going)
+        return going
+
+    def _look(self) -> list[str]:
+        state = self._state
+        with state.ctx.reading() as transaction:
+            rows = transaction.rows(
+                _STATEMENTS["customers_ready"],
+                **some(state.times(), "now", "run_id", "blind_after", "known_after"),
+                under_way=self._open,
+                size=_CUSTOMERS_A_LOOK,
+            )
+        # The last one is taken first.
+        return [str(row["customer"]) for row in reversed(rows)]
+
+    def _intend(self, customers: list[str], rooms: list[int]) -> Sequence[Row]:
+        state = self._state
+        times = state.times()
+        with state.ctx.batch() as batch:
+            row = batch.rows(
+                _STATEMENTS["lock_next"],
+                **some(times, "run_id", "blind_after", "known_after"),
+                customers=customers,
+                rooms=rooms,
+            )[0]
+            keys = {"chosen": row["chosen"], "locked": row["locked"]}
+            batch.execute(_STATEMENTS["forget_gone"], **keys)
+            return batch.rows(
+                _STATEMENTS["intend"],
+                **keys,
+                **some(times, "run_id"),
+                at=times["now"],
+                event_name=state.target.event_name,
+            )
+
+    def _send(self, row: Row) -> Send:
+        target = self._state.target
+        event = MeterEvent(
+            event_name=row["event_name"],
+            payload={target.customer_key: row["customer"], target.value_key: str(row["value"])},
+            identifier=row["identifier"],
+            timestamp=row["occurred_at"],
+        )
+        return Send(row["key"], row["customer"], row["value"], event, doubtful=row["doubtful"])

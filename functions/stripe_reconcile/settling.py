@@ -1,0 +1,108 @@
+"""What came of events is noted: with the row of ours first, and the service's mark in the same transaction."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from functions.stripe_reconcile.courier import Delivery
+from functions.stripe_reconcile.preflight import target_of
+from functions.stripe_reconcile.reading import ReadRefused
+from functions.stripe_reconcile.run_state import RunState, statements
+from functions.stripe_reconcile.verdicts import Verdict
+from shared.context import Batch
+from shared.errors import MaintenanceError, Misconfigured
+
+_STATEMENTS = statements("settling.sql")
+_MARKS_A_TRANSACTION = 2_000
+_METER_IS_FRESH_SECONDS = 60.0
+_ENDS = {Verdict.REJECTED: "rejected", Verdict.TOO_OLD: "expired", Verdict.IN_DOUBT: "in_doubt"}
+
+
+def adopt_orphans(state: RunState) -> None:
+    """Take over what runs before this one left: attempts of which nobody knows the end, and events not marked yet."""
+    with state.ctx.batch() as batch:
+        batch.execute(_STATEMENTS["adopt_orphans"])
+    while state.ctx.time_left() > 0:
+        with state.ctx.batch() as batch:
+            marked = batch.execute(_STATEMENTS["mark_reported"], keys=None, size=_MARKS_A_TRANSACTION)
+        if marked < _MARKS_A_TRANSACTION:
+            return
+
+
+def note_accepted(batch: Batch, state: RunState, keys: Sequence[str], existed: Sequence[str]) -> None:
+    """Note that Stripe has these events, and mark the service's rows.
+
+    `existed` are those of them that may stand at Stripe in the service's minute instead of their own.
+    """
+    if not keys:
+        return
+    at = state.ctx.moment()
+    counts = batch.rows(_STATEMENTS["note_accepted"], keys=list(keys), existed=list(existed), at=at)[0]
+    batch.count(**{name: int(value) for name, value in counts.items()})
+    batch.execute(_STATEMENTS["mark_reported"], keys=list(keys), size=len(keys))
+    batch.count(drift_count=batch.execute(_STATEMENTS["note_foreign_records"], keys=list(keys), at=at))
+
+
+class Settler:
+    """Notes what came of the events that have come back from Stripe."""
+
+    def __init__(self, state: RunState) -> None:
+        self._state = state
+        self._meter_read_at = state.ctx.timer.seconds()
+
+    def settle(self, back: Sequence[Delivery]) -> MaintenanceError | None:
+        """Note what came of each; give an error for which nothing more may be sent.
+
+        Raises Fenced when a newer run took over, and Unavailable where PostgreSQL does not answer.
+        """
+        if not back:
+            return None
+        stop = self._meter_fails() if any(each.verdict is Verdict.REJECTED for each in back) else None
+        if stop is not None:
+            # What looks like a refusal of the event may be one of the meter. Stripe took nothing of it.
+            back = [replace(each, verdict=None) if each.verdict is Verdict.REJECTED else each for each in back]
+        tried = [each for each in back if each.answer is not None]
+        with self._state.ctx.batch(durable=False) as batch:
+            batch.count(retry_count=len(tried), retry_pages=sum(each.send.pages for each in tried))
+            existed = _keys(back, Verdict.EXISTS)
+            note_accepted(batch, self._state, [*_keys(back, Verdict.ACCEPTED), *existed], existed)
+            self._note_others(batch, [each for each in back if each.verdict in _ENDS])
+            unsent = [each for each in back if each.verdict is None]
+            if unsent:
+                fresh = [each.send.key for each in unsent if not each.send.doubtful]
+                batch.execute(_STATEMENTS["take_back"], keys=[each.send.key for each in unsent], fresh=fresh)
+        for each in back:
+            if each.verdict is Verdict.REJECTED and each.answer is not None:
+                self._state.ctx.item_failed(each.send.key, f"Stripe refused it: {each.answer.message}")
+        return stop
+
+    @staticmethod
+    def _note_others(batch: Batch, others: Sequence[Delivery]) -> None:
+        if not others:
+            return
+        counts = batch.rows(
+            _STATEMENTS["note_others"],
+            keys=[each.send.key for each in others],
+            states=[_ENDS[each.verdict] for each in others if each.verdict in _ENDS],
+            codes=[each.answer.code or each.answer.kind if each.answer else None for each in others],
+            messages=[each.answer.message if each.answer else None for each in others],
+        )[0]
+        batch.count(**{name: int(value) for name, value in counts.items()})
+
+    def _meter_fails(self) -> MaintenanceError | None:
+        """Why the meter takes nothing any more, or why that cannot be known; None where it is as before."""
+        now = self._state.ctx.timer.seconds()
+        if now - self._meter_read_at < _METER_IS_FRESH_SECONDS:
+            return None
+        try:
+            meter = self._state.reader.once(lambda stripe: stripe.meter(self._state.target.meter_id))
+            target_of(meter, self._state.settings)
+        except ReadRefused as error:
+            return Misconfigured("STRIPE_METER_PAGES", str(error))
+        except MaintenanceError as error:
+            return error
+        self._meter_read_at = now
+        return None
+
+
+def _keys(back: Sequence[Delivery], verdict: Verdict) -> list[str]:
+    return [each.send.key for each in back if each.verdict is verdict]

@@ -1,0 +1,1 @@
+"""stripe_reconcile, on a real database and the Stripe stand-in."""
