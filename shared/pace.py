@@ -7,6 +7,7 @@ from shared.clock import Timer
 # So much of a second's worth may be done at once after a pause: enough to make up for a short stop, and no burst.
 _BURST_SECONDS = 0.5
 _SLOWEST = 1.0
+_SHORTEST_SECONDS = 0.0001
 # Each second without another word against it, the rate rises by this share of the full one.
 _RECOVERY_A_SECOND = 0.05
 
@@ -41,7 +42,8 @@ class Pace:
             if self._tokens >= 1:
                 self._tokens -= 1
                 return 0.0
-            return (1 - self._tokens) / self._rate
+            # Never so short that a timer would not notice it.
+            return max((1 - self._tokens) / self._rate, _SHORTEST_SECONDS)
 
     def wait_turn(self) -> None:
         """Come back with a turn taken."""

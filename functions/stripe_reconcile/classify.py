@@ -17,7 +17,8 @@ _SECONDS_A_BATCH = 0.5
 _FIRST_SIZE, _SMALLEST_SIZE, _LARGEST_SIZE = 2_000, 250, 20_000
 # So many customers are asked about between two looks at what may be sent: some seconds' worth of reads.
 _CUSTOMERS_A_ROUND = 200
-_BEFORE_ALL = {"after": datetime(1970, 1, 1, tzinfo=UTC), "after_id": "00000000-0000-0000-0000-000000000000"}
+_SINCE = datetime(1970, 1, 1, tzinfo=UTC)
+_BEFORE_ALL = {"after": _SINCE, "after_id": "00000000-0000-0000-0000-000000000000"}
 
 
 @dataclass
@@ -65,7 +66,7 @@ def decide_from_tables(state: RunState) -> None:
 
 def decide_by_asking(state: RunState) -> bool:
     """Ask Stripe about the next customers and decide their events; give whether there were any."""
-    asked = ask_next(state, sorted(state.unreadable))
+    asked = ask_next(state, sorted(state.passed_by))
     if asked is None:
         return False
     if asked.customers:
@@ -74,20 +75,15 @@ def decide_by_asking(state: RunState) -> bool:
 
 
 def ask_next(state: RunState, passed_by: Sequence[str]) -> Asked | None:
-    """Read the subscriptions of the next customers, those passed by aside. None where there is none."""
-    parameters = _parameters(state)
-    with state.ctx.reading() as transaction:
-        rows = transaction.rows(
-            _STATEMENTS["customers_to_ask"],
-            **parameters,
-            grace=_interval(state),
-            now=state.ctx.now,
-            passed_by=list(passed_by),
-            size=_CUSTOMERS_A_ROUND,
-        )
-    customers = [str(row["customer"]) for row in rows]
+    """Read the subscriptions of the next customers, those passed by aside. None where there is none left."""
+    customers = _customers_to_ask(state, passed_by)
+    # Asked about a moment ago, and still something to decide: the service holds their events, or the limit is reached.
+    again = state.asked_last.intersection(customers)
+    state.passed_by.update(again)
+    customers = [customer for customer in customers if customer not in again]
+    state.asked_last = set(customers)
     if not customers:
-        return None
+        return Asked() if again else None
     asked = Asked()
 
     def read(_: Stripe, customer: str) -> Sequence[Subscription]:
@@ -95,8 +91,21 @@ def ask_next(state: RunState, passed_by: Sequence[str]) -> Asked | None:
 
     for customer, subscriptions in state.reader.each(customers, read, str):
         asked.add(customer, subscriptions, state.target.meter_id)
-    state.unreadable.update(set(customers).difference(asked.customers))
+    state.passed_by.update(set(customers).difference(asked.customers))
     return asked
+
+
+def _customers_to_ask(state: RunState, passed_by: Sequence[str]) -> list[str]:
+    with state.ctx.reading() as transaction:
+        rows = transaction.rows(
+            _STATEMENTS["customers_to_ask"],
+            **_parameters(state),
+            grace=_interval(state),
+            now=state.ctx.now,
+            passed_by=list(passed_by),
+            size=_CUSTOMERS_A_ROUND,
+        )
+    return [str(row["customer"]) for row in rows]
 
 
 def would_classify(state: RunState, asked: Asked, blind_after: object) -> Sequence[Mapping[str, Any]]:
@@ -152,6 +161,7 @@ def _in_all(marked: Mapping[str, int]) -> dict[str, int]:
 def _parameters(state: RunState) -> dict[str, object]:
     return {
         "free_plans": list(state.ctx.settings.free_plan_codes),
+        "since": _SINCE,
         "before": state.ctx.now - state.settings.min_age,
         "run_id": state.run_id,
     }

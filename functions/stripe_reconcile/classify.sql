@@ -5,8 +5,9 @@
 -- service's convention, runs from the 1st at 00:00:00 to the month's last whole second (UTC).
 
 -- name: undecided
--- The events to decide on, with their account: not reported, old enough, and with no row in maintenance.meter_sends but
--- perhaps one that says `blocked`, which is tried anew by each run: what was in the way may be gone.
+-- The events to decide on, with their account: not reported, old enough, of a time that makes sense, and with no row in
+-- maintenance.meter_sends but perhaps one that says `blocked`, which is tried anew by each run: what was in the way may be
+-- gone.
 SELECT
     event.id, event.user_id, event.occurred_at, event.pages, account.user_id AS account_id, account.customer,
     account.is_free, account.current_period_start, account.current_period_end
@@ -19,7 +20,7 @@ LEFT JOIN (
 ) AS account ON account.user_id = event.user_id
 LEFT JOIN maintenance.meter_sends AS send ON send.usage_event_id = event.id
 WHERE NOT event.stripe_reported
-  AND event.occurred_at < :before
+  AND event.occurred_at >= :since AND event.occurred_at < :before
   AND (send.state IS NULL OR (send.state = 'blocked' AND send.looked_by IS DISTINCT FROM CAST(:run_id AS bigint)))
 
 -- name: decided

@@ -126,7 +126,7 @@ def _dry_run(state: RunState) -> JobResult:
     ctx = state.ctx
     asked = Asked()
     while ctx.time_left() > 0:
-        more = ask_next(state, [*asked.customers, *state.unreadable])
+        more = ask_next(state, [*asked.customers, *state.passed_by])
         if more is None:
             break
         asked.extend(more)

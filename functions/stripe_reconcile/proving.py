@@ -26,7 +26,7 @@ def prove_next(state: RunState) -> bool:
         rows = transaction.rows(
             _STATEMENTS["customers_in_question"],
             **some(times, "run_id", "blind_after", "settled_before", "known_after", "now"),
-            passed_by=sorted(state.unreadable),
+            passed_by=sorted(state.passed_by),
             size=_CUSTOMERS_A_ROUND,
         )
         customers = [str(row["customer"]) for row in rows]
@@ -49,7 +49,7 @@ def prove_next(state: RunState) -> bool:
     for customer, findings in state.reader.each(customers, look_at, str):
         read.add(customer)
         _note(state, questions.get(customer, ()), {} if isinstance(findings, ReadRefused) else findings)
-    state.unreadable.update(set(customers).difference(read))
+    state.passed_by.update(set(customers).difference(read))
     return True
 
 

@@ -34,8 +34,10 @@ class RunState:
     reader: Reader
     target: Target
     treated: int = 0
-    unreadable: set[str] = field(default_factory=set)
-    """Customers that could not be read from Stripe in this run."""
+    asked_last: set[str] = field(default_factory=set)
+    """Customers that were asked about a moment ago."""
+    passed_by: set[str] = field(default_factory=set)
+    """Customers that this run decides no more about: they cannot be read, or the service holds their events."""
 
     @property
     def settings(self) -> StripeSettings:

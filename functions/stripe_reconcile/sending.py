@@ -19,8 +19,9 @@ from shared.postgres import Row
 from shared.stripe_calls import MeterEvent
 
 _STATEMENTS = statements("sending.sql")
-# As many as answer within a tenth of a second at the full rate, and some more: Stripe may be slower.
-_MOST_THREADS, _FEWEST_THREADS = 128, 8
+# Enough to keep up the rate while an answer takes half a second, as far as one process can make use of them.
+_MOST_THREADS = 128
+_FEWEST_AHEAD = 16
 # Rows that fit into a socket's buffer, so that a process that is stopped does not keep a transaction open.
 _ROWS_A_TRANSACTION = 250
 _CUSTOMERS_A_LOOK = 1_000
@@ -40,8 +41,8 @@ def send_ready(state: RunState, pace: Pace) -> None:
     lanes = _Lanes(state)
     if not lanes.open(1):
         return
-    threads = max(_FEWEST_THREADS, min(_MOST_THREADS, state.settings.rate // 2))
-    ahead = max(2 * _FEWEST_THREADS, _SECONDS_AHEAD * state.settings.rate)
+    threads = max(1, min(_MOST_THREADS, state.settings.rate // 2))
+    ahead = max(_FEWEST_AHEAD, _SECONDS_AHEAD * state.settings.rate)
     courier = Courier(state.reader.stripe, pace, state.ctx.timer, lambda: state.ctx.time_left() > 0, threads)
     settler = Settler(state)
     with courier:
@@ -95,6 +96,8 @@ class _Lanes:
         chosen = Counter(row["customer"] for row in rows)
         emptied = {customer for customer, room in zip(customers, rooms, strict=True) if chosen[customer] < room}
         self._open = [customer for customer in self._open if customer not in emptied]
+        place = {customer: number for number, customer in enumerate(customers)}
+        rows = sorted(rows, key=lambda row: (place[row["customer"]], row["occurred_at"]))
         going = [self._send(row) for row in rows if row["is_going"]]
         self._state.treated += len(going)
         return going
