@@ -117,6 +117,10 @@ def billing_period(anchor: datetime, moment: datetime) -> tuple[datetime, dateti
     return _months_later(anchor, months), _months_later(anchor, months + 1)
 
 
+# A list within an object is cut off, and says so ("Pagination", Stripe API reference).
+_ITEMS_SHOWN = 10
+
+
 @dataclass
 class Meter:
     """A billing meter. Change its fields to play a meter that was set up in another way."""
@@ -152,7 +156,10 @@ class Meter:
 
 @dataclass
 class Subscription:
-    """A customer's subscription: `items` prices, the last of which is metered if there is a meter."""
+    """A customer's subscription: `items` prices, the last of which is metered if there is a meter.
+
+    Only the first ten are shown, as in every list within an object.
+    """
 
     customer: str
     start: datetime
@@ -187,8 +194,8 @@ class Subscription:
             "ended_at": None if ended is None else epoch(ended),
             "items": {
                 "object": "list",
-                "data": [self._item(number, period) for number in range(self.items)],
-                "has_more": False,
+                "data": [self._item(number, period) for number in range(min(self.items, _ITEMS_SHOWN))],
+                "has_more": self.items > _ITEMS_SHOWN,
                 "url": f"/v1/subscription_items?subscription={self.id}",
             },
             "livemode": self.livemode,

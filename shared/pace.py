@@ -63,7 +63,7 @@ class Pace:
     def _pass_time(self) -> None:
         now = self._timer.seconds()
         passed = max(0.0, now - self._then)
+        in_peace = max(0.0, now - max(self._then, self._slowed_at))
         self._then = max(now, self._then)
         self._tokens = min(max(1.0, self._rate * _BURST_SECONDS), self._tokens + passed * self._rate)
-        if self._then > self._slowed_at:
-            self._rate = min(self._full, self._rate + passed * self._full * _RECOVERY_A_SECOND)
+        self._rate = min(self._full, self._rate + in_peace * self._full * _RECOVERY_A_SECOND)

@@ -15,6 +15,7 @@ import urllib3
 from stripe import StripeClient
 
 from shared.clock import format_rfc3339, parse_rfc3339
+from shared.logline import Redactor
 from shared.stripe_calls import Answer, CallFailed, Grouping, Meter, MeterEvent, Refusal, RefusalReport, Subscription
 from shared.stripe_settings import StripeSettings
 
@@ -77,6 +78,8 @@ class StripeApi:
         if settings.secret_key is None:
             raise AssertionError("a run without a key does not get here")
         self._transport = _Transport(connections)
+        # What Stripe says is kept on record; it must not quote the key there.
+        self._redact = Redactor([settings.secret_key])
         base = {"api": settings.api_base, "meter_events": settings.api_base} if settings.api_base else {}
         self._client = StripeClient(
             settings.secret_key,
@@ -103,13 +106,13 @@ class StripeApi:
             )
             return Answer(200, readable=taken.identifier == event.identifier)
         except stripe.StripeError as error:
-            return _answer(error)
+            return self._answer(error)
         except Exception as error:  # noqa: BLE001  the SDK lets nonsense through as whatever it trips over
             return Answer(200, readable=False, message=type(error).__name__)
 
     def meter(self, meter_id: str) -> Meter:
         """Read a meter. Raises CallFailed."""
-        return _read(lambda: _meter(self._client.v1.billing.meters.retrieve(meter_id).to_dict()))
+        return self._read(lambda: _meter(self._client.v1.billing.meters.retrieve(meter_id).to_dict()))
 
     def subscriptions(self, customer: str) -> Sequence[Subscription]:
         """Read all subscriptions that a customer has or had. Raises CallFailed."""
@@ -118,7 +121,7 @@ class StripeApi:
             found = self._client.v1.subscriptions.list({"customer": customer, "status": "all", "limit": _LARGEST_PAGE})
             return [_subscription(item.to_dict()) for item in found.auto_paging_iter()]
 
-        return _read(read)
+        return self._read(read)
 
     def usage(
         self, meter_id: str, customer: str, start: datetime, end: datetime, grouping: Grouping | None = None
@@ -141,7 +144,7 @@ class StripeApi:
                 counted[begun] = counted.get(begun, 0) + float(item.aggregated_value)
             return counted
 
-        return _read(read)
+        return self._read(read)
 
     def refusal_reports(self, since: datetime, limit: int) -> Sequence[RefusalReport]:
         """The reports of later refusals since a time, oldest first. Raises CallFailed."""
@@ -153,7 +156,32 @@ class StripeApi:
             events = sorted((event.to_dict() for event in found.auto_paging_iter()), key=lambda event: event["created"])
             return [self._report(event) for event in islice(events, limit)]
 
-        return _read(read)
+        return self._read(read)
+
+    def _read(self, action: Callable[[], T]) -> T:
+        try:
+            return action()
+        except stripe.StripeError as error:
+            raise CallFailed(self._answer(error)) from error
+        except Exception as error:
+            # Whatever the SDK or we trip over in an answer that is not what Stripe documents.
+            raise CallFailed(Answer(200, readable=False, message=type(error).__name__)) from error
+
+    def _answer(self, error: stripe.StripeError) -> Answer:
+        body = error.json_body if isinstance(error.json_body, dict) else {}
+        said = body.get("error")
+        fields = said if isinstance(said, dict) else {}
+        status = error.http_status if isinstance(error.http_status, int) else None
+        message = _text(fields.get("message")) or str(error.user_message or type(error).__name__)
+        return Answer(
+            status,
+            # An error that has no form of Stripe's comes from something in between.
+            readable=status is None or bool(fields),
+            code=_text(fields.get("code")),
+            kind=_text(fields.get("type")),
+            message=self._redact(message)[:_LONGEST_MESSAGE],
+            retry_after=_retry_after(error.headers or {}),
+        )
 
     def _report(self, event: Mapping[str, Any]) -> RefusalReport:
         data = event.get("data")
@@ -167,32 +195,6 @@ class StripeApi:
             meter_id=related.get("id"),
             refusals=[_refusal(kind) for kind in data["reason"]["error_types"]],
         )
-
-
-def _read(action: Callable[[], T]) -> T:
-    try:
-        return action()
-    except stripe.StripeError as error:
-        raise CallFailed(_answer(error)) from error
-    except Exception as error:
-        # Whatever the SDK or we trip over in an answer that is not what Stripe documents.
-        raise CallFailed(Answer(200, readable=False, message=type(error).__name__)) from error
-
-
-def _answer(error: stripe.StripeError) -> Answer:
-    body = error.json_body if isinstance(error.json_body, dict) else {}
-    said = body.get("error")
-    fields = said if isinstance(said, dict) else {}
-    status = error.http_status if isinstance(error.http_status, int) else None
-    return Answer(
-        status,
-        # An error that has no form of Stripe's comes from something in between.
-        readable=status is None or bool(fields),
-        code=_text(fields.get("code")),
-        kind=_text(fields.get("type")),
-        message=(_text(fields.get("message")) or str(error.user_message or type(error).__name__))[:_LONGEST_MESSAGE],
-        retry_after=_retry_after(error.headers or {}),
-    )
 
 
 def _text(value: object) -> str | None:

@@ -1,0 +1,194 @@
+"""What comes after accepting: refusals that Stripe finds later, and the audit."""
+
+from datetime import timedelta
+
+from shared.outcome import Status
+from tests.support.clock import NOON
+from tests.support.stripe import PERIOD_END, PERIOD_START, StripeWorld
+
+HOUR, DAY = timedelta(hours=1), timedelta(days=1)
+
+
+# ---- refused later
+
+
+def test_what_stripe_refuses_later_is_a_dead_letter_and_not_reported_any_more(world: StripeWorld) -> None:
+    customer = world.user("ann")
+    bad, good = world.usage("ann", 4), world.usage("ann", 5, at=NOON - 2 * HOUR)
+    world.run()
+    world.stripe.refuse_later(bad, "meter_event_invalid_value", "The value is no value.")
+    world.clock.advance(hours=2)
+    outcome = world.run()
+    send = world.send(bad)
+    assert (send["state"], send["error_code"], send["error_message"]) == (
+        "rejected",
+        "meter_event_invalid_value",
+        "The value is no value.",
+    )
+    assert world.event(bad) == (False, None)
+    assert world.event(good) == (True, good)
+    assert (outcome.counts["refused_count"], outcome.counts["refused_pages"]) == (1, 4)
+    posts = world.posts()
+    for hours in (2, 30, 30):
+        world.clock.advance(hours=hours)
+        assert world.run().counts["refused_count"] == 0
+    assert world.posts() == posts, "a dead letter is not sent again"
+    assert world.counted(customer) == 5
+
+
+def test_a_list_without_the_reports_themselves_is_read_one_by_one(world: StripeWorld) -> None:
+    world.stripe.list_data = False
+    world.user("ann")
+    key = world.usage("ann", 4)
+    world.run()
+    world.stripe.refuse_later(key)
+    assert world.run().counts["refused_count"] == 1
+
+
+def test_an_event_of_a_customer_that_stripe_does_not_have_is_refused_later(world: StripeWorld) -> None:
+    world.user("ann")
+    key = world.usage("ann", 4)
+    world.stripe.delete_customer("cus_ann")
+    world.run()
+    assert world.state(key) == "accepted"
+    world.clock.advance(hours=2)
+    world.run()
+    assert (world.state(key), world.send(key)["error_code"]) == ("rejected", "meter_event_customer_not_found")
+
+
+def test_what_the_service_itself_sent_and_stripe_refused_later_is_a_dead_letter_too(world: StripeWorld) -> None:
+    """Under the event's id, as after the takeover, and under another name, as before."""
+    customer = world.user("ann")
+    payload = {"stripe_customer_id": customer, "value": "5"}
+    ours = world.usage("ann", 5)
+    world.database.execute("UPDATE usage_events SET stripe_reported = true, stripe_record_id = CAST(id AS text)")
+    theirs = world.usage("ann", 5, stripe_reported=True, stripe_record_id="a-name-of-theirs")
+    for identifier in (ours, "a-name-of-theirs"):
+        world.stripe.receive("pages", payload, identifier, int((NOON - HOUR).timestamp()))
+    world.stripe.refuse_later([ours, "a-name-of-theirs"])
+    outcome = world.run()
+    assert (outcome.counts["refused_count"], outcome.counts["refused_pages"]) == (2, 10)
+    for key in (ours, theirs):
+        assert (world.state(key), world.event(key)) == ("rejected", (False, None))
+    assert world.posts() == 0
+
+
+def test_refusals_that_a_report_does_not_name_are_told(world: StripeWorld) -> None:
+    world.user("ann")
+    keys = [world.usage("ann", 1, at=NOON - timedelta(minutes=20 + number)) for number in range(6)]
+    world.run()
+    world.stripe.sample_limit = 2
+    world.stripe.refuse_later(keys)
+    world.clock.advance(hours=2)
+    outcome = world.run()
+    assert outcome.counts["refused_count"] == 2
+    assert "refused 4 more meter events than its report" in world.log
+    # The audit finds their pages.
+    assert outcome.counts["drift_count"] == 1
+    world.clock.advance(hours=2)
+    world.run()
+    assert world.log.count("more meter events than its report") == 1, "told once"
+
+
+def test_refusals_of_another_meter_are_none_of_ours(world: StripeWorld) -> None:
+    customer = world.user("ann")
+    key = world.usage("ann", 4)
+    world.run()
+    other = world.stripe.add_meter("storage")
+    world.stripe.receive(other.event_name, {"stripe_customer_id": customer, "value": "1"}, "another", None)
+    world.stripe.refuse_later("another")
+    assert world.run().counts["refused_count"] == 0
+    assert world.state(key) == "accepted"
+
+
+def test_a_run_that_died_between_reading_and_noting_reads_the_reports_again(world: StripeWorld) -> None:
+    world.user("ann")
+    key = world.usage("ann", 4)
+    world.run()
+    world.stripe.refuse_later(key)
+    world.database.execute("ALTER TABLE maintenance.cursors RENAME TO away")
+    assert world.run().status is not Status.COMPLETED
+    world.database.execute("ALTER TABLE maintenance.away RENAME TO cursors")
+    world.run()
+    assert world.state(key) == "rejected"
+
+
+# ---- the audit
+
+
+def test_what_stripe_shows_is_verified_an_hour_later(world: StripeWorld) -> None:
+    world.user("ann")
+    world.database.use("ann", PERIOD_START, 4)
+    world.database.execute("UPDATE usage_counters SET period_end = :e", e=PERIOD_END)
+    key = world.usage("ann", 4)
+    world.run()
+    assert world.send(key)["verified_at"] is None, "the sums lag"
+    world.clock.advance(hours=2)
+    outcome = world.run()
+    assert outcome.counts["verified_count"] == 1
+    assert world.send(key)["verified_at"] == NOON + 2 * HOUR
+    assert world.database.value("SELECT count(*) FROM maintenance.drift") == 0
+
+
+def test_a_difference_is_written_down_and_never_corrected(world: StripeWorld) -> None:
+    customer = world.user("ann")
+    world.database.use("ann", PERIOD_START, 4)
+    world.database.execute("UPDATE usage_counters SET period_end = :e", e=PERIOD_END)
+    world.usage("ann", 4)
+    world.run()
+    payload = {"stripe_customer_id": customer, "value": "3"}
+    world.stripe.receive("pages", payload, "by hand", int((NOON - DAY).timestamp()))
+    world.clock.advance(hours=2)
+    posts = world.posts()
+    for _ in range(2):
+        outcome = world.run()
+        assert (outcome.counts["drift_count"], outcome.counts["unresolved_drift_count"]) == (1, 1)
+        world.clock.advance(hours=2)
+    drift = world.database.row("SELECT * FROM maintenance.drift")
+    assert (drift["stripe_customer_id"], drift["period_start"]) == (customer, PERIOD_START)
+    assert (drift["ours"], drift["theirs"], drift["reason"]) == (4, 7, "sums_differ")
+    assert world.posts() == posts
+    world.stripe.refuse_later("by hand")
+    outcome = world.run()
+    assert outcome.counts["unresolved_drift_count"] == 0
+    assert world.database.row("SELECT * FROM maintenance.drift")["resolved_at"] is not None
+
+
+def test_what_is_under_way_is_no_difference(world: StripeWorld) -> None:
+    """In doubt: Stripe may show it or not."""
+    world.user("ann")
+    world.database.use("ann", PERIOD_START, 4)
+    world.database.execute("UPDATE usage_counters SET period_end = :e", e=PERIOD_END)
+    sure, doubtful = world.usage("ann", 4), world.usage("ann", 5, at=NOON - 2 * HOUR)
+    world.stripe.faults.add("cut_after", times=None, identifier=doubtful)
+    world.run()
+    world.clock.advance(minutes=90)
+    outcome = world.run()
+    assert world.state(doubtful) == "in_doubt"
+    assert outcome.counts["drift_count"] == 0
+    assert world.send(sure)["verified_at"] is None
+
+
+def test_all_customers_take_their_turn(world: StripeWorld) -> None:
+    """Also one for whom only the service itself has reported anything, and marked it although Stripe has nothing."""
+    for number in range(60):
+        name = f"user{number:02}"
+        world.user(name)
+        world.database.use(name, PERIOD_START, 4)
+    world.database.execute("UPDATE usage_counters SET period_end = :e", e=PERIOD_END)
+    world.usage("user57", 4, at=NOON - DAY, stripe_reported=True, stripe_record_id="never-sent")
+    assert world.run().counts["drift_count"] == 0
+    assert world.run().counts["drift_count"] == 1
+    assert world.database.value("SELECT stripe_customer_id FROM maintenance.drift") == "cus_user57"
+
+
+def test_what_cannot_be_compared_now_does_not_fail_the_run(world: StripeWorld) -> None:
+    world.user("ann")
+    world.database.use("ann", PERIOD_START, 4)
+    world.database.execute("UPDATE usage_counters SET period_end = :e", e=PERIOD_END)
+    key = world.usage("ann")
+    path = f"/v1/billing/meters/{world.stripe.meter.id}/event_summaries"
+    world.stripe.faults.add("500_before", times=None, path=path, method="GET")
+    outcome = world.run()
+    assert (outcome.status, outcome.counts["success_count"]) == (Status.COMPLETED, 1)
+    assert world.event(key) == (True, key)
