@@ -1,11 +1,13 @@
 -- Events that must not be sent blindly: Stripe's sums are asked first.
 --
 -- In question (`open_question`): an event in doubt whose identifier Stripe may have forgotten; and a pending one that
--- somebody else may have sent, or we before the database was restored to an older state.
+-- somebody else may have sent, or we before the database was restored to an older state. The sums are those of one meter:
+-- what was frozen for another one cannot be looked for there.
 
 -- name: open_question
 -- The condition above, on a row `send`. No run looks for a row twice.
 send.looked_by IS DISTINCT FROM CAST(:run_id AS bigint)
+AND coalesce(send.event_name, :event_name) = :event_name
 AND (
     (send.state = 'pending' AND send.occurred_at < :blind_after AND send.occurred_at < :settled_before)
     OR (send.state = 'in_doubt' AND send.first_sent_at <= :known_after)

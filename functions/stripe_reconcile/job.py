@@ -51,13 +51,20 @@ def run(ctx: Context) -> JobResult:
     note_refusals(state)
     decide_from_tables(state)
     pace = Pace(state.settings.rate, ctx.timer)
-    more = True
+    more, trouble = True, None
     while more:
         # Asking and looking go in slices of some seconds, so that what is ready does not wait for all of them.
-        asked = state.may_go_on() and decide_by_asking(state)
-        looked = state.may_go_on() and prove_next(state)
+        asked = looked = False
+        try:
+            asked = state.may_go_on() and decide_by_asking(state)
+            looked = state.may_go_on() and prove_next(state)
+        except Unavailable as error:
+            # What is ready needs no more reading.
+            trouble = error
         send_ready(state, pace)
-        more = (asked or looked) and state.may_go_on()
+        more = (asked or looked) and state.may_go_on() and trouble is None
+    if trouble is not None:
+        raise trouble
     if state.may_go_on():
         _audit(state)
     return _result(state)
@@ -72,7 +79,7 @@ def waiting(transaction: Transaction, now: datetime, settings: Settings) -> Mapp
 def _prepared(ctx: Context) -> RunState:
     settings = ctx.settings.stripe
     reader = Reader(ctx, ctx.connect_stripe())
-    return RunState(ctx, reader, _target(reader, settings.meter_id or "", settings))
+    return RunState(ctx, reader, _target(reader, settings.meter_id or "", settings), ctx.timer.seconds())
 
 
 def _target(reader: Reader, meter_id: str, settings: StripeSettings) -> Target:

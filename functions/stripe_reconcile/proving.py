@@ -25,9 +25,9 @@ def prove_next(state: RunState) -> bool:
     with state.ctx.reading() as transaction:
         rows = transaction.rows(
             _STATEMENTS["customers_in_question"],
-            **some(times, "run_id", "blind_after", "settled_before", "known_after", "now"),
+            **some(times, "run_id", "event_name", "blind_after", "settled_before", "known_after", "now"),
             passed_by=sorted(state.passed_by),
-            size=_CUSTOMERS_A_ROUND,
+            size=state.room(_CUSTOMERS_A_ROUND),
         )
         customers = [str(row["customer"]) for row in rows]
         if not customers:
@@ -35,9 +35,9 @@ def prove_next(state: RunState) -> bool:
         questions = _by_customer(
             transaction.rows(
                 _STATEMENTS["questions"],
-                **some(times, "run_id", "blind_after", "settled_before", "known_after"),
+                **some(times, "run_id", "event_name", "blind_after", "settled_before", "known_after"),
                 customers=customers,
-                most=_EVENTS_A_CUSTOMER,
+                most=_most(state, customers),
             )
         )
         known = _by_customer(transaction.rows(_STATEMENTS["known_pages"], **_ranges(questions)))
@@ -65,9 +65,13 @@ def _look(state: RunState, customer: str, questions: Sequence[Row], known: Seque
 
 
 def _note(state: RunState, questions: Sequence[Row], findings: Mapping[str, Finding]) -> None:
-    """Note the findings about one customer's events. What was not asked about is only noted where Stripe has it."""
+    """Note the findings about one customer's events.
+
+    What was not asked about is only noted where Stripe has it, and where no limit is set.
+    """
     asked = [row["key"] for row in questions if row["is_asked"]]
-    present = [row["key"] for row in questions if findings.get(row["key"]) is Finding.PRESENT]
+    noted = asked if state.ctx.limit is not None else [row["key"] for row in questions]
+    present = [key for key in noted if findings.get(key) is Finding.PRESENT]
     absent = [key for key in asked if findings.get(key) is Finding.ABSENT]
     unclear = [key for key in asked if findings.get(key, Finding.UNCLEAR) is Finding.UNCLEAR]
     times = state.times()
@@ -86,6 +90,7 @@ def _note(state: RunState, questions: Sequence[Row], findings: Mapping[str, Find
             batch.count(**expired)
         if unclear:
             batch.execute(_STATEMENTS["note_unclear"], keys=unclear, **some(times, "run_id"))
+    state.treated += len(present) + expired["expired_count"]
     if expired["expired_count"]:
         state.ctx.log.write(
             "WARNING",
@@ -97,6 +102,11 @@ def _note(state: RunState, questions: Sequence[Row], findings: Mapping[str, Find
             customer=questions[0]["customer"],
             **expired,
         )
+
+
+def _most(state: RunState, customers: Sequence[str]) -> int:
+    """How many events of each customer may be asked about."""
+    return max(1, state.room(_CUSTOMERS_A_ROUND * _EVENTS_A_CUSTOMER) // len(customers))
 
 
 def _by_customer(rows: Iterable[Row]) -> dict[str, list[Row]]:

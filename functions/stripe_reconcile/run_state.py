@@ -28,11 +28,16 @@ def statements(name: str) -> Mapping[str, Statement]:
 
 @dataclass
 class RunState:
-    """One run of the job. `treated` is how many events it has decided on or sent, for the request's limit."""
+    """One run of the job.
+
+    `target_read_at` is when the meter was last found to be right, on the timer. `treated` is how many events the run
+    has decided on or sent, for the request's limit.
+    """
 
     ctx: Context
     reader: Reader
     target: Target
+    target_read_at: float
     treated: int = 0
     asked_last: set[str] = field(default_factory=set)
     """Customers that were asked about a moment ago."""
@@ -68,6 +73,7 @@ class RunState:
             "settled_before": now - SETTLED_AFTER,
             "oldest_sendable": now - _TAKEN_FOR,
             "run_id": self.run_id,
+            "event_name": self.target.event_name,
         }
 
 

@@ -47,7 +47,6 @@ class Settler:
 
     def __init__(self, state: RunState) -> None:
         self._state = state
-        self._meter_read_at = state.ctx.timer.seconds()
 
     def settle(self, back: Sequence[Delivery]) -> MaintenanceError | None:
         """Note what came of each; give an error for which nothing more may be sent.
@@ -91,7 +90,7 @@ class Settler:
     def _meter_fails(self) -> MaintenanceError | None:
         """Why the meter takes nothing any more, or why that cannot be known; None where it is as before."""
         now = self._state.ctx.timer.seconds()
-        if now - self._meter_read_at < _METER_IS_FRESH_SECONDS:
+        if now - self._state.target_read_at < _METER_IS_FRESH_SECONDS:
             return None
         try:
             meter = self._state.reader.once(lambda stripe: stripe.meter(self._state.target.meter_id))
@@ -100,7 +99,7 @@ class Settler:
             return Misconfigured("STRIPE_METER_PAGES", str(error))
         except MaintenanceError as error:
             return error
-        self._meter_read_at = now
+        self._state.target_read_at = now
         return None
 
 

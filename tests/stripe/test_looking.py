@@ -5,6 +5,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
+from shared.outcome import Status
 from tests.support.clock import NOON
 from tests.support.stripe import StripeWorld, at
 
@@ -285,3 +286,43 @@ def test_nobody_who_used_the_year_one_breaks_it(world: StripeWorld) -> None:
     good = world.usage("ann")
     world.run()
     assert world.event(good) == (True, good)
+
+
+def test_what_was_frozen_for_another_meter_is_not_looked_for_on_this_one(world: StripeWorld) -> None:
+    """It may be there: this meter's sums say nothing about it."""
+    customer = world.user("ann")
+    key = in_doubt(world, "cut_after")
+    old = world.stripe.meter
+    world.stripe.meter = world.stripe.add_meter("leaves")
+    environment = world.environment({"STRIPE_METER_PAGES": world.stripe.meter.id})
+    for _ in range(3):
+        world.run(environment=environment)
+        world.clock.advance(hours=25)
+    assert world.state(key) == "in_doubt"
+    assert len(world.stripe.events) == 1
+    assert world.stripe.summaries(old.id, customer, NOON - 2 * HOUR, NOON)[0].value == 4
+
+
+def test_what_is_ready_does_not_wait_for_what_cannot_be_looked_for(world: StripeWorld) -> None:
+    for number in range(8):
+        world.user(f"user{number}")
+        world.usage(f"user{number}", at=NOON - 30 * HOUR)
+    world.user("ann")
+    ready = world.usage("ann")
+    path = f"/v1/billing/meters/{world.stripe.meter.id}/event_summaries"
+    world.stripe.faults.add("500_before", times=None, path=path, method="GET")
+    outcome = world.run()
+    assert (outcome.status, outcome.details["service"]) == (Status.UNAVAILABLE, "stripe")
+    assert outcome.counts["success_count"] == 1
+    assert world.event(ready) == (True, ready)
+
+
+def test_a_limit_holds_for_what_is_looked_for_too(world: StripeWorld) -> None:
+    customer = world.user("ann")
+    for number in range(6):
+        moment = NOON - 30 * HOUR + number * HOUR
+        world.usage("ann", at=moment)
+        sent_by_service(world, customer, 5, moment)
+    outcome = world.run(limit=2)
+    assert outcome.counts["success_count"] == 2
+    assert world.database.value("SELECT count(*) FROM usage_events WHERE stripe_reported") == 2
