@@ -21,7 +21,7 @@ $(INSTALLED): requirements-dev.txt
 
 install: $(INSTALLED) ## Make .venv and install what the project needs, hashes checked
 
-demo: $(INSTALLED) ## See period_reset work: real servers, seeded accounts, fired over HTTP as Cloud Scheduler does
+demo: $(INSTALLED) ## See the jobs work: real servers, seeded data, fired over HTTP as Cloud Scheduler does
 	@$(BIN)/python -m devstack.demo
 
 test: $(INSTALLED) ## Run all tests, on real servers

@@ -1,4 +1,4 @@
-"""`make dev`: a dev stack with a prepared database, kept up until Ctrl-C."""
+"""`make dev`: a dev stack with a prepared database and the Stripe stand-in, kept up until Ctrl-C."""
 
 from __future__ import annotations
 
@@ -14,18 +14,23 @@ import click
 from devstack.prepared import prepare
 from devstack.stack import terminated_cleanly
 from devstack.telling import Teller, closed_calmly, exit_code
+from devstack.usage import KINDS, seed_usage
 from functions.registry import JOBS
 from shared.clock import format_rfc3339
 
 PER_KIND = 500
+USERS_PER_KIND = 2
 
-_NEXT = """
-# Then, in the repository's folder, serve a function and fire it from a third terminal:
-.venv/bin/functions-framework --target={job}
+_JOB = """
+# {name}: serve it there, in the repository's folder, and fire it from a third terminal as Cloud Scheduler does:
+.venv/bin/functions-framework --target={name}
 curl -X POST http://localhost:8080/ -H 'X-CloudScheduler: true' \\
   -H 'X-CloudScheduler-JobName: {kebab}' \\
-  -H 'X-CloudScheduler-ScheduleTime: {slot}'
-curl -X POST http://localhost:8080/ -d '{{"dry_run": true}}'
+  -H 'X-CloudScheduler-ScheduleTime: {slot}'"""
+
+_NEXT = """
+# Whichever is served, a dry run by hand, and the health check:
+curl -X POST http://localhost:8080/ -d '{"dry_run": true}'
 curl http://localhost:8080/
 
 # The schema is migrated already; repeating it is harmless:
@@ -43,6 +48,9 @@ def main(environ: Mapping[str, str]) -> int:
         with terminated_cleanly(), closed_calmly() as cleanup:
             now = datetime.now(UTC)
             prepared = prepare(environ, teller, cleanup, purpose="dev", per_kind=PER_KIND, now=now)
+            told = f"usage of {USERS_PER_KIND * len(KINDS)} users that was not reported to Stripe"
+            with teller.step(f"Seeding {told}", told), prepared.transaction() as connection:
+                seed_usage(connection, prepared.stripe.account, USERS_PER_KIND, now)
             try:
                 _tell(prepared.settings, now)
                 while True:
@@ -56,12 +64,13 @@ def main(environ: Mapping[str, str]) -> int:
 
 def _tell(settings: Mapping[str, str], now: datetime) -> None:
     # Not by rich, which would break the lines that are to be copied.
-    click.echo("\n# In another terminal:")
+    click.echo("\n# In another terminal (Stripe is a stand-in, as long as this runs):")
     for name, value in settings.items():
         click.echo(f"export {name}={shlex.quote(value)}")
-    job = JOBS["period_reset"]
-    slot = format_rfc3339(job.last_firing(now))
-    click.echo(_NEXT.format(job=job.name, kebab=job.name.replace("_", "-"), slot=slot))
+    for job in JOBS.values():
+        slot = format_rfc3339(job.last_firing(now))
+        click.echo(_JOB.format(name=job.name, kebab=job.name.replace("_", "-"), slot=slot))
+    click.echo(_NEXT)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 """A database as the service and its operator would have prepared it, with demo accounts: for the demo and `make dev`.
 
 It is a fresh database with a random name, on the stack's own server or on the one that DATABASE_URL names; the database
-that DATABASE_URL itself names is never touched. At the end it is dropped.
+that DATABASE_URL itself names is never touched. At the end it is dropped. Stripe is the stand-in, in this process,
+whatever the environment says.
 """
 
 from __future__ import annotations
@@ -23,18 +24,23 @@ from devstack.accounts import KINDS, add_accounts, add_plans
 from devstack.databases import create_database, drop_database
 from devstack.serving import REPOSITORY
 from devstack.stack import Stack
+from devstack.stripe_account import Account
+from devstack.stripe_server import StripeServer
 from devstack.telling import StepFailed, Teller
+from devstack.usage import takeover_setting
 from ops.engine import make_engine, translated_from_engine
+from shared.clock import SystemClock
 from shared.database_url import DatabaseTarget, database_target
 from shared.tables import metadata
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """What there is: the settings that a function needs, a folder for logs, and the database."""
+    """What there is: the settings that a function needs, a folder for logs, the Stripe stand-in, and the database."""
 
     settings: Mapping[str, str]
     folder: Path
+    stripe: StripeServer
     _target: DatabaseTarget
     _engine: Engine
 
@@ -54,7 +60,7 @@ def prepare(
     per_kind: int,
     now: datetime,
 ) -> Prepared:
-    """Start the servers, make a database, migrate and fill it; all of it ends with `cleanup`.
+    """Start the servers, make a database, migrate it for Stripe's test mode, fill it; all of it ends with `cleanup`.
 
     In: the environment, which may name servers to use; what the database's name says it is for; how many accounts of
     each kind; the moment that they are made for. Raises StepFailed, StartError, MaintenanceError, or pg8000's Error and
@@ -63,16 +69,31 @@ def prepare(
     if environ.get("DATABASE_URL", "").strip():
         # Malformed, it is refused here in a sentence.
         database_target(environ)
-    with teller.step("Starting PostgreSQL and Valkey", "PostgreSQL and Valkey, and a fresh database"):
+    servers = "PostgreSQL, Valkey and the Stripe stand-in"
+    with teller.step(f"Starting {servers}", f"{servers}, and a fresh database"):
         stack = cleanup.enter_context(Stack(environ))
         folder = stack.folder or Path(cleanup.enter_context(tempfile.TemporaryDirectory(prefix="devstack-")))
         name = f"maintenance_{purpose}_{secrets.token_hex(6)}"
         url = cleanup.enter_context(_own_database(stack.database_url, name))
-    settings = {"DATABASE_URL": url, "REDIS_URL": stack.redis_url}
+        account = Account(SystemClock())
+        # The accounts below have customers, of which only those with usage are told to the stand-in.
+        account.any_customer = True
+        stripe = cleanup.enter_context(StripeServer(account))
+    settings = {
+        "DATABASE_URL": url,
+        "REDIS_URL": stack.redis_url,
+        "STRIPE_SECRET_KEY": account.secret_key,
+        "STRIPE_METER_PAGES": account.meter.id,
+        "STRIPE_API_BASE": stripe.url,
+        "STRIPE_TAKEOVER_AT": takeover_setting(now),
+        # The stand-in is not as slow as Stripe's test mode, for which the defaults are made.
+        "STRIPE_RATE": "200",
+        "STRIPE_READ_RATE": "200",
+    }
     target = database_target(settings)
     engine = make_engine(target, {"TimeZone": "UTC"})
     cleanup.callback(engine.dispose)
-    prepared = Prepared(settings, folder, target, engine)
+    prepared = Prepared(settings, folder, stripe, target, engine)
     with (
         teller.step("Creating the service's tables", f"The service's {len(metadata.tables)} tables, as it made them"),
         prepared.transaction() as connection,

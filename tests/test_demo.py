@@ -142,7 +142,7 @@ def relations(url: str) -> int:
 # --- the demo
 
 
-def test_the_demo_shows_the_reset_and_its_guards(start: Start, tmp_path: Path) -> None:
+def test_the_demo_shows_each_job_and_its_guards(start: Start, tmp_path: Path) -> None:
     demo = start("devstack.demo")
     demo.read_until()
     assert demo.process.wait(PATIENCE_S) == 0, demo.said
@@ -157,20 +157,48 @@ def test_the_demo_shows_the_reset_and_its_guards(start: Start, tmp_path: Path) -
         "Dry run: period reset would move 0 free users",
         "Dry run: period reset would move 10000 free users",
         "6,000 paid accounts byte for byte as before",
+        "stripe_reconcile: waiting_count 360, waiting_pages 3,380,",
+        "no POST reached Stripe",
+        '"in_doubt_count": 6',
+        '"blocked_count": 24',
+        "173 x 200, 31 x 400 (exists already), 3 x 429, 8 x 500, 22 x no answer",
+        "no request to Stripe",
+        "6 sends of 6 events: 3 x 200, 3 x 400",
+        "Nothing is in doubt any more",
+        "Equal for each of 96 customers",
+        "228 events at Stripe, none of them twice",
+        "24 events with 236 pages (no_customer)",
         "nothing is left",
     ):
-        assert fact in demo.said
+        assert fact in " ".join(demo.said.split())
     assert re.search(r"free, months behind +2,000 +0 → 2,000 +2,000 → 0 +0 → 2,000", demo.said)
     assert re.search(r"all +8,000 → 0 +2,300 → 10,000", demo.said)
+    assert re.search(r"all +360 +222 +108 +24 +6\b", demo.said)
+    assert re.search(r"free, then upgraded +483 +247 +247 +0 → 247", demo.said)
+    assert re.search(r"all +3,380 +2,291 +2,291 +472 → 2,291", demo.said)
+    assert "sk_test_" not in demo.said
     assert max(map(len, demo.said.splitlines())) <= 80
     assert demo.left() == []
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("moment", ["Starting PostgreSQL", "ops migrate …", "Starting functions-framework"])
-def test_interrupted_at_any_moment_the_demo_leaves_nothing(start: Start, tmp_path: Path, moment: str) -> None:
+@pytest.mark.parametrize(
+    "moments",
+    [
+        ("Starting PostgreSQL",),
+        ("ops migrate …",),
+        ("Starting functions-framework",),
+        ("Starting functions-framework --target=stripe",),
+        ("with troubles on command", "The job runs"),
+    ],
+    ids=lambda moments: moments[-1],
+)
+def test_interrupted_at_any_moment_the_demo_leaves_nothing(
+    start: Start, tmp_path: Path, moments: tuple[str, ...]
+) -> None:
     demo = start("devstack.demo")
-    assert demo.read_until(moment), demo.said
+    for moment in moments:
+        assert demo.read_until(moment), demo.said
     assert demo.end(signal.SIGINT) == 130, demo.said
     assert "Stopped. Nothing is left running." in demo.said
     assert "Traceback" not in demo.said
@@ -178,9 +206,10 @@ def test_interrupted_at_any_moment_the_demo_leaves_nothing(start: Start, tmp_pat
     assert list(tmp_path.iterdir()) == []
 
 
-def test_killed_the_demo_leaves_no_process(start: Start) -> None:
+@pytest.mark.parametrize("moment", ["1. Health", "with troubles on command"])
+def test_killed_the_demo_leaves_no_process(start: Start, moment: str) -> None:
     demo = start("devstack.demo")
-    assert demo.read_until("1. Health"), demo.said
+    assert demo.read_until(moment), demo.said
     demo.look()
     assert "functions-framework" in demo.programs()
     demo.end(signal.SIGKILL)
@@ -237,7 +266,8 @@ def test_dev_prints_settings_that_work_until_it_is_ended(start: Start, tmp_path:
     assert dev.read_until("Ctrl-C stops"), dev.said
     exports = [shlex.split(line)[1] for line in dev.said.splitlines() if line.startswith("export ")]
     settings = dict(export.split("=", 1) for export in exports)
-    assert set(settings) == {"DATABASE_URL", "REDIS_URL"}
+    stripe = {f"STRIPE_{name}" for name in ("SECRET_KEY", "METER_PAGES", "API_BASE", "TAKEOVER_AT")}
+    assert set(settings) >= {"DATABASE_URL", "REDIS_URL", *stripe}
     engine = make_engine(database_target(settings), {"TimeZone": "UTC"})
     with engine.connect() as connection:
         assert connection.scalar(text("SELECT 1")) == 1
@@ -247,6 +277,10 @@ def test_dev_prints_settings_that_work_until_it_is_ended(start: Start, tmp_path:
         assert ask(served.url).fields["status"] == "healthy"
         answer = fire(served.url, job="period_reset", slot=slot)
     assert (answer.status, answer.fields["updated_count"]) == (200, 2000)
+    with Served("stripe_reconcile", settings, log=tmp_path / "log" / "function.log") as served:
+        answer = fire(served.url, job="stripe_reconcile", slot=None)
+    assert (answer.status, answer.fields["success"]) == (200, True), answer.fields
+    assert [answer.fields[f"{name}_count"] for name in ("success", "waiting", "in_doubt", "blocked")] == [38, 0, 0, 4]
     assert dev.end(number) == 0
     assert dev.left() == []
 

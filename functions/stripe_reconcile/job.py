@@ -119,7 +119,7 @@ def _result(state: RunState) -> JobResult:
                 count=gauges[f"{kind}_count"],
                 pages=gauges[f"{kind}_pages"],
             )
-    told = f"Stripe has {ctx.total('success_count')} of {ctx.total('retry_count')} events tried"
+    told = f"Stripe has {ctx.total('success_count')} more events; {ctx.total('retry_count')} sent"
     if ctx.limit is not None and not state.room(1):
         return JobResult(f"Stripe reconcile completed (limit reached): {told}", gauges=gauges)
     if ctx.time_left() <= 0:
