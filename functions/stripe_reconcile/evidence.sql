@@ -1,8 +1,8 @@
 -- Events that must not be sent blindly: Stripe's sums are asked first.
 --
--- In question (`open_question`): an event in doubt whose identifier Stripe may have forgotten; and a pending one that
--- somebody else may have sent, or we before the database was restored to an older state. The sums are those of one meter:
--- what was frozen for another one cannot be looked for there.
+-- In question (`open_question`): an event in doubt whose identifier Stripe may have forgotten; and one that we have not
+-- sent, and somebody else may have, or we before the database was restored to an older state. The sums are those of one
+-- meter: what was frozen for another one cannot be looked for there.
 
 -- name: open_question
 -- The condition above, on a row `send`. No run looks for a row twice.
@@ -10,7 +10,7 @@ send.looked_by IS DISTINCT FROM CAST(:run_id AS bigint)
 AND coalesce(send.event_name, :event_name) = :event_name
 AND (
     (send.state = 'pending' AND send.occurred_at < :blind_after AND send.occurred_at < :settled_before)
-    OR (send.state = 'in_doubt' AND send.first_sent_at <= :known_after)
+    OR (send.state = 'in_doubt' AND (send.first_sent_at IS NULL OR send.first_sent_at <= :known_after))
 )
 
 -- name: customers_in_question
@@ -86,14 +86,14 @@ GROUP BY customer, minute, is_exact
 ORDER BY customer, minute;
 
 -- name: note_absent
--- Stripe does not have these. A pending one may be sent by this run, unless it is too old for Stripe: then it is `expired`,
--- for a person to decide about. One in doubt must be found absent a second time, a day later; then it is sent anew, under
--- the next identifier, because its own may be known to Stripe after all. If the service has reported it meanwhile, it is
--- not ours any more.
+-- Stripe does not have these. One that we have not sent may be sent by this run, unless it is too old for Stripe: then it
+-- is `expired`, for a person to decide about. One that we have sent must be found absent a second time, a day later; then
+-- it is sent anew, under the next identifier, because its own may be known to Stripe after all. If the service has
+-- reported it meanwhile, it is not ours any more.
 WITH absent AS MATERIALIZED (
     SELECT
-        send.usage_event_id, send.state,
-        send.state = 'pending' OR send.absent_since <= :a_day_ago AS is_proven,
+        send.usage_event_id, send.first_sent_at IS NOT NULL AS was_sent,
+        send.first_sent_at IS NULL OR send.absent_since <= :a_day_ago AS is_proven,
         send.occurred_at < :oldest_sendable AS is_too_old,
         EXISTS (
             SELECT 1 FROM usage_events AS event WHERE event.id = send.usage_event_id AND event.stripe_reported
@@ -114,12 +114,12 @@ WITH absent AS MATERIALIZED (
             ELSE send.state
         END,
         identifier = CASE
-            WHEN is_proven AND NOT is_too_old AND absent.state = 'in_doubt' THEN
+            WHEN is_proven AND NOT is_too_old AND was_sent THEN
                 split_part(send.identifier, ':', 1) || ':'
                 || (coalesce(nullif(split_part(send.identifier, ':', 2), ''), '1')::integer + 1)
             ELSE send.identifier
         END,
-        first_sent_at = CASE WHEN is_proven AND absent.state = 'in_doubt' THEN NULL ELSE send.first_sent_at END
+        first_sent_at = CASE WHEN is_proven THEN NULL ELSE send.first_sent_at END
     FROM absent
     WHERE send.usage_event_id = absent.usage_event_id AND NOT (is_proven AND is_reported)
     RETURNING send.state, send.value
@@ -130,7 +130,8 @@ SELECT
 FROM noted;
 
 -- name: note_unclear
--- The sums fit neither. Looks that find an event absent must follow one another without such a one between them.
+-- The sums fit neither: nobody knows whether Stripe has it. Looks that find an event absent must follow one another
+-- without such a one between them.
 UPDATE maintenance.meter_sends
-SET looked_by = :run_id, absent_since = NULL
+SET state = 'in_doubt', looked_by = :run_id, absent_since = NULL
 WHERE usage_event_id = ANY (CAST(:keys AS uuid[])) AND state IN ('pending', 'in_doubt');

@@ -5,6 +5,7 @@ many it does not name is logged, and the audit finds their pages.
 """
 
 import re
+from collections.abc import Sequence
 from datetime import timedelta
 
 from functions.stripe_reconcile.run_state import RunState, statements
@@ -54,12 +55,27 @@ def _note(state: RunState, report: RefusalReport, *, is_new: bool) -> None:
         )
     if not named:
         return
-    identifiers, codes, messages = ([*column] for column in zip(*named, strict=True))
-    ids = [match[1] for identifier in identifiers if (match := _EVENT_ID.fullmatch(identifier))]
-    parameters = {"identifiers": identifiers, "codes": codes, "messages": messages}
     with state.ctx.batch() as batch:
-        ours = batch.rows(_STATEMENTS["refuse_ours"], **parameters)[0]
-        theirs = batch.rows(
-            _STATEMENTS["refuse_theirs"], **parameters, ids=ids if len(ids) == len(identifiers) else None
-        )[0]
-        batch.count(**{name: int(ours[name]) + int(theirs[name]) for name in ours})
+        ours = batch.rows(_STATEMENTS["refuse_ours"], **_columns(named))[0]
+        known = {
+            row["identifier"]
+            for row in batch.rows(_STATEMENTS["known_refusals"], identifiers=[identifier for identifier, _, _ in named])
+        }
+        theirs = [each for each in named if each[0] not in known]
+        ids = [match[1] for identifier, _, _ in theirs if (match := _EVENT_ID.fullmatch(identifier))]
+        found = [ours]
+        if ids:
+            found.append(batch.rows(_STATEMENTS["refuse_theirs"], **_columns(theirs), ids=ids)[0])
+            theirs = [each for each in theirs if each[0] not in found[-1]["identifiers"]]
+        if theirs:
+            found.append(batch.rows(_STATEMENTS["refuse_theirs"], **_columns(theirs), ids=None)[0])
+        for row in found:
+            batch.count(refused_count=int(row["refused_count"]), refused_pages=int(row["refused_pages"]))
+
+
+def _columns(named: Sequence[tuple[str, str, str]]) -> dict[str, object]:
+    return {
+        "identifiers": [identifier for identifier, _, _ in named],
+        "codes": [code for _, code, _ in named],
+        "messages": [message for _, _, message in named],
+    }

@@ -30,8 +30,8 @@ WITH named AS (
 SELECT count(*) AS refused_count, coalesce(sum(value), 0) AS refused_pages FROM refused;
 
 -- name: refuse_theirs
--- Dead letters of what the service itself sent and marked. By the event's own id where the record is named after it;
--- otherwise all of the table is read, which happens only when Stripe names such a record.
+-- Dead letters of what the service itself sent and marked: by the event's own id where the record is named after it, and
+-- otherwise (no ids given) by the record, for which all of the table is read. Gives what was found.
 WITH named AS (
     SELECT * FROM unnest(
         CAST(:identifiers AS text[]), CAST(:codes AS text[]), CAST(:messages AS text[])
@@ -54,4 +54,12 @@ WITH named AS (
     LEFT JOIN billing_accounts AS account ON account.user_id = refused.user_id
     ON CONFLICT DO NOTHING
 )
-SELECT count(*) AS refused_count, coalesce(sum(pages), 0) AS refused_pages FROM refused;
+SELECT
+    count(*) AS refused_count, coalesce(sum(pages), 0) AS refused_pages,
+    coalesce(array_agg(identifier), '{}') AS identifiers
+FROM refused;
+
+-- name: known_refusals
+-- Which of the identifiers stand on dead letters already.
+SELECT identifier FROM maintenance.meter_sends
+WHERE identifier = ANY (CAST(:identifiers AS text[])) AND state = 'rejected';

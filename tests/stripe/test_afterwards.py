@@ -57,18 +57,20 @@ def test_an_event_of_a_customer_that_stripe_does_not_have_is_refused_later(world
 
 
 def test_what_the_service_itself_sent_and_stripe_refused_later_is_a_dead_letter_too(world: StripeWorld) -> None:
-    """Under the event's id, as after the takeover, and under another name, as before."""
+    """Under the event's id, as after the takeover, and under other names, as before: one looks like an id itself."""
     customer = world.user("ann")
     payload = {"stripe_customer_id": customer, "value": "5"}
     ours = world.usage("ann", 5)
     world.database.execute("UPDATE usage_events SET stripe_reported = true, stripe_record_id = CAST(id AS text)")
     theirs = world.usage("ann", 5, stripe_reported=True, stripe_record_id="a-name-of-theirs")
-    for identifier in (ours, "a-name-of-theirs"):
+    made = "0b5c3f1e-6f1c-4a53-9d3c-2f0b9d8c7a61"
+    alike = world.usage("ann", 5, stripe_reported=True, stripe_record_id=made)
+    for identifier in (ours, "a-name-of-theirs", made):
         world.stripe.receive("pages", payload, identifier, int((NOON - HOUR).timestamp()))
-    world.stripe.refuse_later([ours, "a-name-of-theirs"])
+    world.stripe.refuse_later([ours, "a-name-of-theirs", made])
     outcome = world.run()
-    assert (outcome.counts["refused_count"], outcome.counts["refused_pages"]) == (2, 10)
-    for key in (ours, theirs):
+    assert (outcome.counts["refused_count"], outcome.counts["refused_pages"]) == (3, 15)
+    for key in (ours, theirs, alike):
         assert (world.state(key), world.event(key)) == ("rejected", (False, None))
     assert world.posts() == 0
 

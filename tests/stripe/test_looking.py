@@ -326,3 +326,18 @@ def test_a_limit_holds_for_what_is_looked_for_too(world: StripeWorld) -> None:
     outcome = world.run(limit=2)
     assert outcome.counts["success_count"] == 2
     assert world.database.value("SELECT count(*) FROM usage_events WHERE stripe_reported") == 2
+
+
+def test_never_sent_by_us_and_unclear_is_in_doubt_until_it_is_clear(world: StripeWorld) -> None:
+    """Half of its pages stand there, made by hand: it is shown, and once they are gone it is sent."""
+    customer = world.user("ann")
+    key = world.usage("ann", 4, at=NOON - 3 * HOUR)
+    sent_by_service(world, customer, 2, NOON - 3 * HOUR, "by hand")
+    environment = world.environment({"STRIPE_TAKEOVER_AT": None})
+    outcome = world.run(environment=environment)
+    assert (world.state(key), outcome.counts["in_doubt_count"]) == ("in_doubt", 1)
+    world.stripe.refuse_later("by hand")
+    world.clock.advance(hours=2)
+    world.run(environment=environment)
+    assert world.event(key) == (True, key)
+    assert world.counted(customer) == 4
