@@ -16,6 +16,7 @@ _STATEMENTS = statements("refusals.sql")
 _KEPT_FOR = timedelta(days=30)
 # Reports may appear a little out of order. One that is read twice changes nothing the second time.
 _OVERLAP = timedelta(hours=1)
+_CLOCKS_DIFFER = timedelta(minutes=10)
 _REPORTS_A_READ = 1_000
 _EVENT_ID = re.compile(r"([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})(?::\d+)?", re.IGNORECASE)
 
@@ -56,7 +57,8 @@ def _note(state: RunState, report: RefusalReport, *, is_new: bool) -> None:
     if not named:
         return
     with state.ctx.batch() as batch:
-        ours = batch.rows(_STATEMENTS["refuse_ours"], **_columns(named))[0]
+        left_before = report.created + _CLOCKS_DIFFER
+        ours = batch.rows(_STATEMENTS["refuse_ours"], **_columns(named), left_before=left_before)[0]
         known = {
             row["identifier"]
             for row in batch.rows(_STATEMENTS["known_refusals"], identifiers=[identifier for identifier, _, _ in named])

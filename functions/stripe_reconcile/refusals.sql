@@ -10,7 +10,8 @@ INSERT INTO maintenance.cursors AS cursor (name, value) VALUES ('stripe_refusals
 ON CONFLICT (name) DO UPDATE SET value = excluded.value WHERE cursor.value < excluded.value;
 
 -- name: refuse_ours
--- Dead letters of what we sent. The service's event is not reported any more, and is not sent again.
+-- Dead letters of what we sent, or were about to. The service's event is not reported any more, and is not sent again. What
+-- left after the report was made, under the same identifier, it does not speak of.
 WITH named AS (
     SELECT * FROM unnest(
         CAST(:identifiers AS text[]), CAST(:codes AS text[]), CAST(:messages AS text[])
@@ -19,7 +20,8 @@ WITH named AS (
     UPDATE maintenance.meter_sends AS send
     SET state = 'rejected', error_code = named.code, error_message = named.message, accepted_at = NULL, verified_at = NULL
     FROM named
-    WHERE send.identifier = named.identifier AND send.state IN ('accepted', 'sending', 'in_doubt')
+    WHERE send.identifier = named.identifier AND send.state IN ('pending', 'sending', 'in_doubt', 'accepted')
+      AND (send.last_sent_at IS NULL OR send.last_sent_at <= :left_before)
     RETURNING send.usage_event_id, send.identifier, send.value
 ), unmarked AS (
     UPDATE usage_events AS event
@@ -30,8 +32,8 @@ WITH named AS (
 SELECT count(*) AS refused_count, coalesce(sum(value), 0) AS refused_pages FROM refused;
 
 -- name: refuse_theirs
--- Dead letters of what the service itself sent and marked: by the event's own id where the record is named after it, and
--- otherwise (no ids given) by the record, for which all of the table is read. Gives what was found.
+-- Dead letters of what the service itself sent: by the event's own id where the record is named after it, marked or not,
+-- and otherwise (no ids given) by the record, for which all of the table is read. Gives what was found.
 WITH named AS (
     SELECT * FROM unnest(
         CAST(:identifiers AS text[]), CAST(:codes AS text[]), CAST(:messages AS text[])
@@ -40,7 +42,11 @@ WITH named AS (
     UPDATE usage_events AS event
     SET stripe_reported = false, stripe_record_id = NULL
     FROM named
-    WHERE event.stripe_reported AND event.stripe_record_id = named.identifier
+    WHERE CASE
+            WHEN CAST(:ids AS uuid[]) IS NULL THEN event.stripe_reported AND event.stripe_record_id = named.identifier
+            ELSE CAST(event.id AS text) = lower(split_part(named.identifier, ':', 1))
+                AND (NOT event.stripe_reported OR event.stripe_record_id = named.identifier)
+        END
       AND (CAST(:ids AS uuid[]) IS NULL OR event.id = ANY (CAST(:ids AS uuid[])))
       AND NOT EXISTS (SELECT 1 FROM maintenance.meter_sends AS send WHERE send.usage_event_id = event.id)
     RETURNING event.id, event.user_id, event.occurred_at, event.pages, named.identifier, named.code, named.message

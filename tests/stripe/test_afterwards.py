@@ -75,6 +75,37 @@ def test_what_the_service_itself_sent_and_stripe_refused_later_is_a_dead_letter_
     assert world.posts() == 0
 
 
+def test_what_the_service_sent_and_did_not_mark_and_stripe_refused_later_is_not_taken_for_there(
+    world: StripeWorld,
+) -> None:
+    """Stripe still knows the identifier: sent again, it would answer that it has it."""
+    customer = world.user("ann")
+    key = world.usage("ann", 5)
+    payload = {"stripe_customer_id": customer, "value": "5"}
+    world.stripe.receive("pages", payload, key, int((NOON - HOUR).timestamp()))
+    world.stripe.refuse_later(key)
+    world.run()
+    assert (world.state(key), world.event(key)) == ("rejected", (False, None))
+    assert world.posts() == 0
+
+
+def test_an_old_report_says_nothing_about_what_was_sent_after_it(world: StripeWorld) -> None:
+    customer = world.user("ann")
+    key = world.usage("ann", 5)
+    world.run()
+    world.stripe.refuse_later(key)
+    world.run()
+    # As an operator would, once the reason is mended and the identifier is forgotten.
+    world.database.execute(
+        "UPDATE maintenance.meter_sends SET state = 'in_doubt', last_sent_at = :t", t=NOON + 25 * HOUR
+    )
+    world.clock.advance(hours=25)
+    world.stripe.receive("pages", {"stripe_customer_id": customer, "value": "5"}, key, int((NOON - HOUR).timestamp()))
+    world.run()
+    assert world.state(key) == "accepted"
+    assert world.event(key) == (True, key)
+
+
 def test_refusals_that_a_report_does_not_name_are_told(world: StripeWorld) -> None:
     world.user("ann")
     keys = [world.usage("ann", 1, at=NOON - timedelta(minutes=20 + number)) for number in range(6)]
