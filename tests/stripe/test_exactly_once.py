@@ -8,7 +8,7 @@ after every step (never too much) and at the end (nothing missing).
 import os
 from collections import Counter
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import pytest
 import redis
@@ -76,6 +76,7 @@ class Machine(RuleBasedStateMachine):
         self.services: MortalServices | None = None
         self.last: Invocation | None = None
         self.logs: list[str] = []
+        self.refused_at: datetime | None = None
 
     @initialize(
         taken_over=st.booleans(),
@@ -141,14 +142,14 @@ class Machine(RuleBasedStateMachine):
             fate = ("lost", "unmarked", "marked")[fates % 3]
             fates //= 3
             self._with(number, lambda user, gap=gap, fate=fate: self.service.use(user, 1 + gap % 3, fate))  # type: ignore[misc]
-        self.clock.advance(minutes=wait)
+        self._wait(timedelta(minutes=wait))
 
     @rule(kind=st.sampled_from(FAULTS), times=st.sampled_from([1, 3, None]), minutes=st.sampled_from([1, 130, 1500]))
     def a_bad_run(self, kind: str, times: int | None, minutes: int) -> None:
         self.stripe.faults.add(kind, times=times)
         self._run(Invocation(trigger="schedule", slot=self.clock.now()))
         self.mend_the_line()
-        self.clock.advance(minutes=minutes)
+        self._wait(timedelta(minutes=minutes))
 
     @rule()
     def take_over(self) -> None:
@@ -162,11 +163,11 @@ class Machine(RuleBasedStateMachine):
 
     @rule(minutes=st.sampled_from([1, 16, 50, 130, 11 * 60, 19 * 60, 25 * 60, 3 * 1440]))
     def time_passes(self, minutes: int) -> None:
-        self.clock.advance(minutes=minutes)
+        self._wait(timedelta(minutes=minutes))
 
     @rule()
     def a_month_passes(self) -> None:
-        self.clock.advance(days=33)
+        self._wait(timedelta(days=33))
         self.service.renew()
 
     @rule(kind=st.sampled_from(FAULTS), times=st.sampled_from([1, 2, 3, 4, None]))
@@ -199,6 +200,7 @@ class Machine(RuleBasedStateMachine):
         counted = [each for each in self.stripe.events if each.refused_code is None]
         if counted:
             self.stripe.refuse_later(counted[number % len(counted)].identifier)
+            self.refused_at = self.refused_at or self.clock.now()
 
     # ---- what the job does
 
@@ -288,6 +290,11 @@ class Machine(RuleBasedStateMachine):
         if self.service.users:
             act(self.service.users[number % len(self.service.users)])
 
+    def _wait(self, time: timedelta) -> None:
+        """Let time pass, but not so much that Stripe has thrown away a report of refusals that no run has read."""
+        if self.refused_at is None or self.clock.now() + time < self.refused_at + timedelta(days=28):
+            self.clock.advance(seconds=time.total_seconds())
+
     def _run(self, invocation: Invocation) -> Outcome:
         if self.services is None:
             environ = {
@@ -306,6 +313,8 @@ class Machine(RuleBasedStateMachine):
         outcome = run_job(self.services, JOB, invocation)
         assert outcome.status in (Status.COMPLETED, Status.REPLAYED, Status.UNAVAILABLE), outcome
         told(f"run: {outcome.status}")
+        if outcome.status is Status.COMPLETED and not outcome.dry_run:
+            self.refused_at = None
         return outcome
 
     def _forget_services(self) -> None:
