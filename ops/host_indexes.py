@@ -109,7 +109,8 @@ def _build(connection: Connection, index: HostIndex) -> bool:
             f"{index.purpose[1:]}. Run `python -m ops migrate --host-sql` and add what it prints to the service's "
             "migrations.",
         )
-    for row in found:
-        connection.execute(text(f'DROP INDEX CONCURRENTLY "{row.name}"'))
+    # Only one of ours: another may be one that the service is building at this moment.
+    if any(row.name == index.name for row in found):
+        connection.execute(text(f'DROP INDEX CONCURRENTLY "{index.name}"'))
     connection.execute(text(index.sql))
     return True

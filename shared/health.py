@@ -82,3 +82,8 @@ def _waiting(services: Services, job: Job, now: datetime) -> Mapping[str, int] |
             return job.load().waiting(transaction, now, services.settings)
     except MaintenanceError:
         return None
+    except Exception as error:  # noqa: BLE001  one job's data must not take the others' health along
+        services.log.write(
+            "ERROR", f"What waits for {job.name} cannot be told: {type(error).__name__}", event="error", job=job.name
+        )
+        return None

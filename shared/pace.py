@@ -32,6 +32,13 @@ class Pace:
             self._pass_time()
             return self._rate
 
+    @property
+    def pause(self) -> float:
+        """Seconds until turns are given again; 0 where they are."""
+        with self._lock:
+            self._pass_time()
+            return max(0.0, self._paused_until - self._then)
+
     def delay(self) -> float:
         """Take a turn if there is one and give 0; otherwise give how many seconds to wait before asking again."""
         with self._lock:
@@ -44,11 +51,6 @@ class Pace:
                 return 0.0
             # Never so short that a timer would not notice it.
             return max((1 - self._tokens) / self._rate, _SHORTEST_SECONDS)
-
-    def wait_turn(self) -> None:
-        """Come back with a turn taken."""
-        while seconds := self.delay():
-            self._timer.wait(seconds)
 
     def slow_down(self, pause_seconds: float) -> None:
         """Halve the rate and give no turn for so long. Words that come together, about the same second, count once."""

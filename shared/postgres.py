@@ -92,8 +92,21 @@ class Transaction:
         statement, values = _read(sql)
         with translated(self._target):
             if parameters:
-                return self._connection.execute_unnamed(statement, vals=values(parameters))
+                vals = [_array(value) if isinstance(value, list) else value for value in values(parameters)]
+                return self._connection.execute_unnamed(statement, vals=vals)
             return self._connection.execute_simple(statement)
+
+
+def _array(values: Sequence[object]) -> str:
+    """A list as PostgreSQL writes an array; each statement casts it. The driver would go through it by letters."""
+    return "{" + ",".join(map(_element, values)) + "}"
+
+
+def _element(value: object) -> str:
+    if value is None:
+        return "NULL"
+    text = str(value).replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{text}"'
 
 
 class Database:

@@ -5,6 +5,7 @@ transport costs a millisecond of CPU a call, twice as much as urllib3 alone; so 
 for (`http_client`).
 """
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from itertools import islice
@@ -22,11 +23,14 @@ from shared.stripe_settings import StripeSettings
 _CONNECT_SECONDS, _READ_SECONDS = 5, 30
 _LARGEST_PAGE = 100
 _LONGEST_MESSAGE = 500
+_LONGEST_LIST = 100_000
 _REFUSED_LATER = "v1.billing.meter.error_report_triggered"
 _NO_METER = "v1.billing.meter.no_meter_found"
 
 # Telemetry would tell Stripe about this machine, at the cost of a tenth of each call.
 stripe.enable_telemetry = False
+
+_UNKEPT = re.compile("[\x00\ud800-\udfff]")
 
 T = TypeVar("T")
 
@@ -119,7 +123,7 @@ class StripeApi:
 
         def read() -> list[Subscription]:
             found = self._client.v1.subscriptions.list({"customer": customer, "status": "all", "limit": _LARGEST_PAGE})
-            return [_subscription(item.to_dict()) for item in found.auto_paging_iter()]
+            return [_subscription(item.to_dict()) for item in _all(found)]
 
         return self._read(read)
 
@@ -139,7 +143,7 @@ class StripeApi:
                 asked["value_grouping_window"] = grouping
             found = self._client.v1.billing.meters.event_summaries.list(meter_id, asked)  # type: ignore[arg-type]
             counted: dict[datetime, float] = {}
-            for item in found.auto_paging_iter():
+            for item in _all(found):
                 begun = datetime.fromtimestamp(item.start_time, UTC)
                 counted[begun] = counted.get(begun, 0) + float(item.aggregated_value)
             return counted
@@ -153,7 +157,7 @@ class StripeApi:
             found = self._client.v2.core.events.list(
                 {"types": [_REFUSED_LATER, _NO_METER], "created": {"gte": format_rfc3339(since)}, "limit": 100}
             )
-            events = sorted((event.to_dict() for event in found.auto_paging_iter()), key=lambda event: event["created"])
+            events = sorted((event.to_dict() for event in _all(found)), key=lambda event: event["created"])
             return [self._report(event) for event in islice(events, limit)]
 
         return self._read(read)
@@ -175,8 +179,8 @@ class StripeApi:
         message = _text(fields.get("message")) or str(error.user_message or type(error).__name__)
         return Answer(
             status,
-            # An error that has no form of Stripe's comes from something in between.
-            readable=status is None or bool(fields),
+            # An error that has no form of Stripe's comes from something in between: all of Stripe's have a type.
+            readable=status is None or isinstance(fields.get("type"), str),
             code=_text(fields.get("code")),
             kind=_text(fields.get("type")),
             message=self._redact(message)[:_LONGEST_MESSAGE],
@@ -184,21 +188,31 @@ class StripeApi:
         )
 
     def _report(self, event: Mapping[str, Any]) -> RefusalReport:
-        data = event.get("data")
+        created = parse_rfc3339(event["created"])
+        data: Any = event.get("data")
         if not isinstance(data, dict):
             # A list may leave out what the event is about.
-            data = self._client.v2.core.events.retrieve(event["id"]).to_dict()["data"]
-        related = event.get("related_object") or {}
-        return RefusalReport(
-            id=event["id"],
-            created=parse_rfc3339(event["created"]),
-            meter_id=related.get("id"),
-            refusals=[_refusal(kind) for kind in data["reason"]["error_types"]],
-        )
+            data = self._client.v2.core.events.retrieve(event["id"]).to_dict().get("data")
+        try:
+            meter = (event.get("related_object") or {}).get("id")
+            return RefusalReport(
+                event["id"], created, meter, [_refusal(kind) for kind in data["reason"]["error_types"]]
+            )
+        except (AttributeError, KeyError, TypeError, ValueError):
+            return RefusalReport(str(event["id"]), created, None, (), is_readable=False)
 
 
 def _text(value: object) -> str | None:
-    return value if isinstance(value, str) else None
+    """The text, without what PostgreSQL cannot keep: NUL, and halves of characters."""
+    return _UNKEPT.sub("?", value) if isinstance(value, str) else None
+
+
+def _all(found: Any) -> Iterator[Any]:
+    """All items of a list, page after page. Raises ValueError for a list that has no end."""
+    for number, item in enumerate(found.auto_paging_iter()):
+        if number == _LONGEST_LIST:
+            raise ValueError("the list has no end")
+        yield item
 
 
 def _retry_after(headers: Mapping[str, str]) -> float | None:
@@ -244,5 +258,5 @@ def _refusal(kind: Mapping[str, Any]) -> Refusal:
     for sample in kind.get("sample_errors") or ():
         identifier = (sample.get("request") or {}).get("identifier")
         if isinstance(identifier, str):
-            named[identifier] = str(sample.get("error_message") or "")[:_LONGEST_MESSAGE]
-    return Refusal(code=str(kind["code"]), count=int(kind["error_count"]), named=named)
+            named[identifier] = (_text(sample.get("error_message")) or "")[:_LONGEST_MESSAGE]
+    return Refusal(code=_text(kind["code"]) or "unknown", count=int(kind["error_count"]), named=named)

@@ -83,12 +83,17 @@ class Refusal:
 
 @dataclass(frozen=True)
 class RefusalReport:
-    """One report of later refusals. `meter_id` is None where Stripe found no meter at all."""
+    """One report of later refusals.
+
+    `meter_id` is None where Stripe found no meter at all. `is_readable` is false where it was none of what Stripe
+    documents: then nothing is known of what it is about.
+    """
 
     id: str
     created: datetime
     meter_id: str | None
     refusals: Sequence[Refusal]
+    is_readable: bool = True
 
 
 class Stripe(Protocol):

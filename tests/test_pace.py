@@ -61,14 +61,6 @@ def test_a_low_rate_is_not_raised() -> None:
     assert turns(pace, timer, 20) <= 10
 
 
-def test_waiting_for_a_turn_comes_back_with_one() -> None:
-    timer = VirtualTimer()
-    pace = Pace(3, timer)
-    for _ in range(50):
-        pace.wait_turn()
-    assert 16 <= timer.seconds() <= 17
-
-
 # ---- the breaker
 
 

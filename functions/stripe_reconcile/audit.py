@@ -49,7 +49,7 @@ def audit(state: RunState) -> None:
         customers = list(dict.fromkeys([*(str(row["customer"]) for row in touched), *in_turn]))
         periods = transaction.rows(
             _STATEMENTS["periods"],
-            **some(times, "now", "settled_before"),
+            **some(times, "now", "settled_before", "event_name"),
             customers=customers,
             since=now - _PERIODS_FOR,
         )

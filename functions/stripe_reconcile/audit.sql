@@ -34,7 +34,8 @@ WITH wanted AS (
     SELECT wanted.customer, counter.period_start AS starts, counter.period_end AS ends
     FROM wanted
     JOIN usage_counters AS counter ON counter.user_id = wanted.user_id
-    WHERE NOT (
+    WHERE counter.period_start > '1970-01-01Z' AND counter.period_start < :now AND counter.period_end < '9000-01-01Z'
+      AND NOT (
         counter.period_start = date_trunc('month', counter.period_start, 'UTC')
         AND counter.period_end = counter.period_start + interval '1 month' - interval '1 second')
 ), recent AS (
@@ -66,7 +67,7 @@ WITH wanted AS (
     FROM period
     JOIN maintenance.meter_sends AS send
         ON send.stripe_customer_id = period.customer AND send.state IN ('pending', 'sending', 'in_doubt', 'accepted')
-        AND send.occurred_at >= period.starts AND send.occurred_at < period.ends
+        AND coalesce(send.event_name, :event_name) = :event_name AND send.occurred_at >= period.starts AND send.occurred_at < period.ends
 ), theirs AS (
     SELECT
         period.customer, period.starts, event.pages,

@@ -59,7 +59,3 @@ class Breaker:
         self._trying = False
         self._tries += 1
         self._open_until = now + backoff(self._tries)
-
-    def try_ended(self) -> None:
-        """The try was not made after all: somebody else may."""
-        self._trying = False

@@ -7,8 +7,8 @@ from typing import Any
 
 from functions.stripe_reconcile.billable import paying_spans
 from functions.stripe_reconcile.reading import ReadRefused
-from functions.stripe_reconcile.run_state import RunState, statements
-from shared.errors import LockLost
+from functions.stripe_reconcile.run_state import RunState, some, statements
+from shared.errors import DataRejected, LockLost
 from shared.stripe_calls import Stripe, Subscription
 
 _STATEMENTS = statements("classify.sql")
@@ -17,6 +17,8 @@ _SECONDS_A_BATCH = 0.5
 _FIRST_SIZE, _SMALLEST_SIZE, _LARGEST_SIZE = 2_000, 250, 20_000
 # So many customers are asked about between two looks at what may be sent: some seconds' worth of reads.
 _CUSTOMERS_A_ROUND = 200
+# Finding them reads the whole backlog, so many are found at once.
+_CUSTOMERS_A_LOOK = 2_000
 _SINCE = datetime(1970, 1, 1, tzinfo=UTC)
 _BEFORE_ALL = {"after": _SINCE, "after_id": "00000000-0000-0000-0000-000000000000"}
 
@@ -26,14 +28,18 @@ class Asked:
     """What Stripe said of some customers: when they were paying, and of whom nothing can be said."""
 
     customers: list[str] = field(default_factory=list)
+    users: list[str] = field(default_factory=list)
     unclear: list[str] = field(default_factory=list)
     span_customers: list[str] = field(default_factory=list)
     span_starts: list[datetime] = field(default_factory=list)
     span_ends: list[datetime | None] = field(default_factory=list)
 
-    def add(self, customer: str, subscriptions: Sequence[Subscription] | ReadRefused, meter_id: str) -> None:
+    def add(
+        self, customer: str, users: Sequence[str], subscriptions: Sequence[Subscription] | ReadRefused, meter_id: str
+    ) -> None:
         """Note one customer's subscriptions. Nothing can be said of a customer that Stripe does not know."""
         self.customers.append(customer)
+        self.users.extend(users)
         spans = None if isinstance(subscriptions, ReadRefused) else paying_spans(subscriptions, meter_id)
         if spans is None:
             self.unclear.append(customer)
@@ -45,13 +51,14 @@ class Asked:
 
     def extend(self, more: "Asked") -> None:
         """Take over what Stripe said of others."""
-        for name in ("customers", "unclear", "span_customers", "span_starts", "span_ends"):
+        for name in ("customers", "users", "unclear", "span_customers", "span_starts", "span_ends"):
             getattr(self, name).extend(getattr(more, name))
 
     def parameters(self) -> dict[str, object]:
         """As the SQL takes it."""
         return {
             "asked": self.customers,
+            "asked_users": self.users,
             "unclear": self.unclear,
             "span_customers": self.span_customers,
             "span_starts": self.span_starts,
@@ -76,26 +83,31 @@ def decide_by_asking(state: RunState) -> bool:
 
 def ask_next(state: RunState, passed_by: Sequence[str]) -> Asked | None:
     """Read the subscriptions of the next customers, those passed by aside. None where there is none left."""
-    customers = _customers_to_ask(state, passed_by)
-    # Asked about a moment ago, and still something to decide: the service holds their events, or the limit is reached.
-    again = state.asked_last.intersection(customers)
-    state.passed_by.update(again)
-    customers = [customer for customer in customers if customer not in again]
-    state.asked_last = set(customers)
-    if not customers:
-        return Asked() if again else None
+    if not state.to_ask:
+        found = _customers_to_ask(state, passed_by)
+        # Asked about since the last look, and still something to decide: the service holds their events, or the limit
+        # is reached.
+        again = state.asked_last.intersection(found)
+        state.passed_by.update(again)
+        state.to_ask = {customer: users for customer, users in found.items() if customer not in again}
+        state.asked_last = set()
+        if not state.to_ask:
+            return Asked() if again else None
+    customers = list(state.to_ask)[:_CUSTOMERS_A_ROUND]
+    users = {customer: state.to_ask.pop(customer) for customer in customers}
+    state.asked_last.update(customers)
     asked = Asked()
 
     def read(_: Stripe, customer: str) -> Sequence[Subscription]:
         return state.reader.once(lambda stripe: stripe.subscriptions(customer))
 
     for customer, subscriptions in state.reader.each(customers, read, str):
-        asked.add(customer, subscriptions, state.target.meter_id)
+        asked.add(customer, users[customer], subscriptions, state.target.meter_id)
     state.passed_by.update(set(customers).difference(asked.customers))
     return asked
 
 
-def _customers_to_ask(state: RunState, passed_by: Sequence[str]) -> list[str]:
+def _customers_to_ask(state: RunState, passed_by: Sequence[str]) -> dict[str, Sequence[str]]:
     with state.ctx.reading() as transaction:
         rows = transaction.rows(
             _STATEMENTS["customers_to_ask"],
@@ -103,51 +115,74 @@ def _customers_to_ask(state: RunState, passed_by: Sequence[str]) -> list[str]:
             grace=_interval(state),
             now=state.ctx.now,
             passed_by=list(passed_by),
-            size=_CUSTOMERS_A_ROUND,
+            size=_CUSTOMERS_A_LOOK,
         )
-    return [str(row["customer"]) for row in rows]
+    return {row["customer"]: row["users"] for row in rows}
 
 
-def would_classify(state: RunState, asked: Asked, blind_after: object) -> Sequence[Mapping[str, Any]]:
+def would_classify(state: RunState, asked: Asked) -> Sequence[Mapping[str, Any]]:
     """The verdicts on all events, for a dry run: events, pages and customers each."""
     with state.ctx.reading() as transaction:
         return transaction.rows(
-            _STATEMENTS["would_classify"], **_parameters(state), **asked.parameters(), blind_after=blind_after
+            _STATEMENTS["would_classify"],
+            **_parameters(state),
+            **asked.parameters(),
+            **some(state.times(), "blind_after", "known_after"),
         )
 
 
 def _sweep(state: RunState, asked: Asked, *, only_asked: bool) -> None:
-    """Decide batch after batch, in the order of time, until there is none left."""
-    size = _FIRST_SIZE
+    """Decide batch after batch, in the order of time, until there is none left.
+
+    A batch that loses a lock, or that the database refuses, is halved, down to one event, which is then passed by.
+    """
+    size = good_size = _FIRST_SIZE
     after: dict[str, object] = dict(_BEFORE_ALL)
     while state.may_go_on():
-        asked_for = state.room(size)
+        parameters = {**_parameters(state), **asked.parameters(), **after, "only_asked": only_asked}
         left = state.ctx.time_left()
         try:
-            # Not durable: what a crash of the server loses is decided again.
-            with state.ctx.batch(durable=False) as batch:
-                row = batch.rows(
-                    _STATEMENTS["classify_batch"],
-                    **_parameters(state),
-                    **asked.parameters(),
-                    **after,
-                    only_asked=only_asked,
-                    grace=_interval(state),
-                    size=asked_for,
-                )[0]
-                marked = {name: int(value) for name, value in row.items() if name.endswith(("_count", "_pages"))}
-                batch.count(**marked, **_in_all(marked))
-        except LockLost:
-            if size <= _SMALLEST_SIZE:
-                raise
-            size = max(_SMALLEST_SIZE, size // 2)
+            row = _batch(state, parameters, size)
+        except (LockLost, DataRejected) as error:
+            if size > 1:
+                size //= 2
+                continue
+            passed_by = _pass_by(state, parameters, error)
+            if passed_by is None:
+                return
+            after = passed_by
             continue
-        state.treated += sum(count for name, count in marked.items() if name.endswith("_count"))
-        if row["found"] < asked_for:
+        if row["found"] < size:
             return
         after = {"after": row["last_at"], "after_id": row["last_id"]}
-        seconds = max(left - state.ctx.time_left(), 0.001)
-        size = max(_SMALLEST_SIZE, min(_LARGEST_SIZE, int(size * min(2.0, _SECONDS_A_BATCH / seconds))))
+        if size >= _SMALLEST_SIZE:
+            seconds = max(left - state.ctx.time_left(), 0.001)
+            good_size = max(_SMALLEST_SIZE, min(_LARGEST_SIZE, int(size * min(2.0, _SECONDS_A_BATCH / seconds))))
+        size = min(2 * size, good_size)
+
+
+def _batch(state: RunState, parameters: Mapping[str, object], size: int) -> Mapping[str, Any]:
+    # Not durable: what a crash of the server loses is decided again.
+    with state.ctx.batch(durable=False) as batch:
+        row = batch.rows(
+            _STATEMENTS["classify_batch"], **parameters, grace=_interval(state), size=size, room=state.room(size)
+        )[0]
+        marked = {name: int(value) for name, value in row.items() if name.endswith(("_count", "_pages"))}
+        batch.count(**marked, **_in_all(marked))
+    state.treated += sum(count for name, count in marked.items() if name.endswith("_count"))
+    return row
+
+
+def _pass_by(
+    state: RunState, parameters: Mapping[str, object], error: LockLost | DataRejected
+) -> dict[str, object] | None:
+    """Leave the next event as it is, and say why; give its place, None where there is none."""
+    with state.ctx.reading() as transaction:
+        row = transaction.row(_STATEMENTS["next_key"], **parameters)
+    if row is None:
+        return None
+    state.ctx.item_failed(row["last_id"], error.reason)
+    return {"after": row["last_at"], "after_id": row["last_id"]}
 
 
 def _in_all(marked: Mapping[str, int]) -> dict[str, int]:

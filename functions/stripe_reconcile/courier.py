@@ -21,6 +21,11 @@ from shared.pace import Pace
 from shared.stripe_calls import Answer, MeterEvent, Stripe
 
 _ATTEMPTS = 3
+# So often an event is put off in one run because of too many calls; then it is left for the next.
+_PUT_OFF = 8
+_LONGEST_WAIT_SECONDS = 30.0
+# A call that has begun when everything ends may take so long. What drips on beyond that is left in doubt.
+LAST_CALL_SECONDS = 40.0
 _POLL_SECONDS = 0.05
 
 
@@ -69,6 +74,7 @@ class Courier:
         self._under_way = 0
         self._done: SimpleQueue[Delivery] = SimpleQueue()
         self._breaker = Breaker()
+        self._given_up: set[str] = set()
         self.stopped_by: MaintenanceError | None = None
         self._threads = [threading.Thread(target=self._work, name="courier", daemon=True) for _ in range(threads)]
 
@@ -78,16 +84,18 @@ class Courier:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Let nothing more leave, and wait for the calls that are under way."""
+        """Let nothing more leave, and wait for the calls that are under way, but not for ever."""
         with self._changed:
             self._closing = True
             self._changed.notify_all()
+        end = self._timer.seconds() + LAST_CALL_SECONDS
         for thread in self._threads:
-            thread.join()
+            thread.join(max(0.1, end - self._timer.seconds()))
 
     def put(self, sends: Iterable[Send]) -> None:
         """Take events to send: those of one customer in the order given."""
         with self._changed:
+            idle = len(self._free)
             for send in sends:
                 lane = self._lanes.get(send.customer)
                 if lane is None:
@@ -96,7 +104,7 @@ class Courier:
                 else:
                     lane.append(send)
                 self._under_way += 1
-            self._changed.notify_all()
+            self._changed.notify(len(self._free) - idle)
 
     def waiting(self) -> dict[str, int]:
         """How many events of each customer have not come back yet, for customers with any."""
@@ -148,8 +156,8 @@ class Courier:
                 lane = self._lanes[customer]
                 lane.popleft()
                 if lane:
+                    # This thread takes it, or one that was there before: nobody needs to be woken.
                     self._free.append(customer)
-                    self._changed.notify()
                 else:
                     del self._lanes[customer]
                 # Together, so that nothing is under way exactly when everything has come back.
@@ -160,8 +168,8 @@ class Courier:
         """Send until there is an answer, as often as makes sense. The customer is not sent for by others meanwhile."""
         doubtful, last = send.doubtful, None
         nonce = f"{random.getrandbits(64):016x}"
-        attempt = answered_badly = 0
-        while attempt < _ATTEMPTS:
+        attempt = answered_badly = put_off = 0
+        while attempt < _ATTEMPTS and put_off < _PUT_OFF and send.customer not in self._given_up:
             turn = self._turn()
             if turn is None:
                 break
@@ -172,7 +180,13 @@ class Courier:
             if verdict is Verdict.MISCONFIGURED:
                 self.stop(_misconfigured(last))
                 break
+            if verdict is Verdict.CUSTOMER_BUSY:
+                # Somebody else sends for this customer: that is nobody else's trouble.
+                put_off += 1
+                self._timer.wait(min(last.retry_after or backoff(put_off), _LONGEST_WAIT_SECONDS))
+                continue
             if verdict is Verdict.THROTTLED:
+                put_off += 1
                 self._failed(turn)
                 self._pace.slow_down(last.retry_after or backoff(attempt))
                 continue
@@ -189,6 +203,8 @@ class Courier:
             if doubtful and verdict in (Verdict.REJECTED, Verdict.TOO_OLD):
                 verdict = Verdict.IN_DOUBT
             return Delivery(send, verdict, last)
+        if put_off == _PUT_OFF:
+            self._given_up.add(send.customer)
         return Delivery(send, Verdict.IN_DOUBT if doubtful else None, last)
 
     def _turn(self) -> Turn | None:
@@ -197,8 +213,8 @@ class Courier:
             with self._changed:
                 if self.stopped_by is not None or self._closing or not self._may_go_on():
                     return None
-                wait = 0.0
-                if not self._breaker.is_closed:
+                wait = self._pace.pause
+                if not wait and not self._breaker.is_closed:
                     wait = self._breaker.seconds_to_try(self._timer.seconds())
                     if not wait:
                         return Turn.TRY

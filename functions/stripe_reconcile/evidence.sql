@@ -25,64 +25,81 @@ ORDER BY min(CASE WHEN send.invoice_closes_at <= :now THEN 1 ELSE 0 END), min(se
 LIMIT :size;
 
 -- name: questions
--- The oldest events in question of some customers, so many of each at most, and all others of theirs that may stand at
--- Stripe in the same time without our knowing. Where the service's row is gone, others may be gone with it.
-WITH asked AS MATERIALIZED (
-    SELECT customer.id AS customer, chosen.usage_event_id, chosen.occurred_at
-    FROM unnest(CAST(:customers AS text[])) AS customer (id)
-    CROSS JOIN LATERAL (
-        SELECT send.usage_event_id, send.occurred_at
+-- The oldest events in question of some customers: so many of each, and no more than one read of hours can cover. Where
+-- the service's row is gone, others may be gone with it.
+SELECT
+    customer.id AS customer, CAST(chosen.usage_event_id AS text) AS key, chosen.user_id, chosen.occurred_at,
+    chosen.value AS pages, event.id IS NULL AS is_gone
+FROM unnest(CAST(:customers AS text[])) AS customer (id)
+CROSS JOIN LATERAL (
+    SELECT send.*, min(send.occurred_at) OVER () AS oldest
+    FROM (
+        SELECT send.usage_event_id, send.user_id, send.occurred_at, send.value
         FROM maintenance.meter_sends AS send
         WHERE send.stripe_customer_id = customer.id AND send.state IN ('pending', 'in_doubt')
           AND
           -- insert: open_question
         ORDER BY send.occurred_at
         LIMIT :most
-    ) AS chosen
-), range AS (
-    SELECT customer, min(occurred_at) - interval '2 hours' AS starts, max(occurred_at) + interval '2 hours' AS ends
-    FROM asked
-    GROUP BY customer
-)
-SELECT
-    send.stripe_customer_id AS customer, CAST(send.usage_event_id AS text) AS key, send.user_id, send.occurred_at,
-    send.value AS pages, asked.usage_event_id IS NOT NULL AS is_asked, event.id IS NULL AS is_gone
-FROM range
-JOIN maintenance.meter_sends AS send
-    ON send.stripe_customer_id = range.customer AND send.state IN ('pending', 'sending', 'in_doubt')
-    AND send.occurred_at BETWEEN range.starts AND range.ends
-LEFT JOIN asked ON asked.usage_event_id = send.usage_event_id
-LEFT JOIN usage_events AS event ON event.id = send.usage_event_id
-ORDER BY send.stripe_customer_id, send.occurred_at;
+    ) AS send
+) AS chosen
+LEFT JOIN usage_events AS event ON event.id = chosen.usage_event_id
+WHERE chosen.occurred_at < chosen.oldest + CAST(:span AS interval)
+ORDER BY customer.id, chosen.occurred_at;
 
--- name: known_pages
--- Pages known to be accepted at Stripe, by customer and minute: ours, and those that the service has marked as reported
--- itself. Ours stand at Stripe in their own minute, unless Stripe had them before: then the service may have sent them.
+-- name: surroundings
+-- All other pages of the customers in the given times, by minute. Ours that were accepted stand in their own minute, unless
+-- Stripe had them before: then the service may have sent them, seconds later. Those that the service has marked stand in
+-- their minute or the next. Fresh, and not sure yet: sent within the last hour; the sums lag. Not sure: not decided yet or
+-- under way; and what a user has used who has another customer now. Of this meter only, as far as that is known: what the
+-- service has marked says nothing of its meter.
 WITH wanted AS (
     SELECT * FROM unnest(
         CAST(:customers AS text[]), CAST(:starts AS timestamptz[]), CAST(:ends AS timestamptz[])
     ) AS wanted (customer, starts, ends)
-), ours AS (
-    SELECT
-        wanted.customer, date_trunc('minute', send.occurred_at) AS minute, send.value AS pages,
-        send.error_code IS NULL AS is_exact
-    FROM wanted
-    JOIN maintenance.meter_sends AS send
-        ON send.stripe_customer_id = wanted.customer AND send.state = 'accepted'
-        AND send.occurred_at BETWEEN wanted.starts AND wanted.ends
-), theirs AS (
-    SELECT
-        wanted.customer, date_trunc('minute', event.occurred_at) AS minute, event.pages, false AS is_exact
+), wanted_user AS (
+    SELECT wanted.customer, account.user_id, true AS is_its_customer
     FROM wanted
     JOIN billing_accounts AS account ON btrim(account.stripe_customer_id) = wanted.customer
+    UNION
+    SELECT asked.customer, asked.user_id, false
+    FROM unnest(CAST(:asked_customers AS text[]), CAST(:asked_users AS text[])) AS asked (customer, user_id)
+    WHERE NOT EXISTS (
+        SELECT 1 FROM billing_accounts AS account
+        WHERE account.user_id = asked.user_id AND btrim(account.stripe_customer_id) = asked.customer)
+), ours AS (
+    SELECT
+        wanted.customer, send.occurred_at, send.value AS pages,
+        send.state = 'accepted' AND send.error_code IS NULL AS is_exact,
+        send.state = 'accepted' AND coalesce(send.last_sent_at <= :settled_before, true) AS is_sure,
+        send.state IN ('pending', 'sending')
+            OR (send.state = 'in_doubt' AND send.first_sent_at > :known_after)
+            OR (send.state = 'accepted' AND coalesce(send.last_sent_at > :settled_before, false)) AS is_fresh
+    FROM wanted
+    JOIN maintenance.meter_sends AS send
+        ON send.stripe_customer_id = wanted.customer AND send.occurred_at >= wanted.starts
+        AND send.occurred_at < wanted.ends
+    WHERE send.state IN ('pending', 'sending', 'in_doubt', 'accepted')
+      AND coalesce(send.event_name, :event_name) = :event_name
+      AND send.usage_event_id <> ALL (CAST(:asked AS uuid[]))
+), theirs AS (
+    SELECT
+        wanted.customer, event.occurred_at, event.pages, false AS is_exact,
+        event.stripe_reported AND wanted_user.is_its_customer AND event.occurred_at < :settled_before AS is_sure,
+        event.occurred_at >= :settled_before AS is_fresh
+    FROM wanted
+    JOIN wanted_user ON wanted_user.customer = wanted.customer
     JOIN usage_events AS event
-        ON event.user_id = account.user_id AND event.occurred_at BETWEEN wanted.starts AND wanted.ends
-    WHERE event.stripe_reported AND event.stripe_record_id IS NOT NULL AND event.pages > 0
-      AND NOT EXISTS (SELECT 1 FROM maintenance.meter_sends AS send WHERE send.usage_event_id = event.id)
+        ON event.user_id = wanted_user.user_id AND event.occurred_at >= wanted.starts
+        AND event.occurred_at < wanted.ends
+    LEFT JOIN maintenance.meter_sends AS send ON send.usage_event_id = event.id
+    WHERE event.pages > 0 AND (send.usage_event_id IS NULL OR send.state = 'blocked')
+      AND (NOT event.stripe_reported OR event.stripe_record_id IS NOT NULL)
 )
-SELECT customer, minute, is_exact, sum(pages) AS pages
-FROM (SELECT * FROM ours UNION ALL SELECT * FROM theirs) AS known
-GROUP BY customer, minute, is_exact
+SELECT
+    customer, date_trunc('minute', occurred_at) AS minute, is_exact, is_sure, is_fresh, sum(pages) AS pages
+FROM (SELECT * FROM ours UNION ALL SELECT * FROM theirs) AS around
+GROUP BY 1, 2, 3, 4, 5
 ORDER BY customer, minute;
 
 -- name: note_absent
@@ -134,4 +151,10 @@ FROM noted;
 -- without such a one between them.
 UPDATE maintenance.meter_sends
 SET state = 'in_doubt', looked_by = :run_id, absent_since = NULL
+WHERE usage_event_id = ANY (CAST(:keys AS uuid[])) AND state IN ('pending', 'in_doubt');
+
+-- name: note_open
+-- The sums will say more in an hour. Nothing changes, and this run does not look again.
+UPDATE maintenance.meter_sends
+SET looked_by = :run_id
 WHERE usage_event_id = ANY (CAST(:keys AS uuid[])) AND state IN ('pending', 'in_doubt');

@@ -16,13 +16,13 @@ from functions.stripe_reconcile.audit import audit
 from functions.stripe_reconcile.classify import Asked, ask_next, decide_by_asking, decide_from_tables, would_classify
 from functions.stripe_reconcile.preflight import Target, target_of
 from functions.stripe_reconcile.proving import prove_next
-from functions.stripe_reconcile.reading import Reader, ReadRefused
+from functions.stripe_reconcile.reading import OutOfTime, Reader, ReadRefused
 from functions.stripe_reconcile.refusals import note_refusals
-from functions.stripe_reconcile.run_state import RunState, some, statements
+from functions.stripe_reconcile.run_state import RunState, statements
 from functions.stripe_reconcile.sending import send_ready
 from functions.stripe_reconcile.settling import adopt_orphans
 from shared.context import Context
-from shared.errors import Misconfigured, Unavailable
+from shared.errors import LockLost, MaintenanceError, Misconfigured, Unavailable
 from shared.job import JobResult
 from shared.pace import Pace
 from shared.postgres import Transaction
@@ -48,19 +48,28 @@ def run(ctx: Context) -> JobResult:
     if ctx.dry_run:
         return _dry_run(state)
     adopt_orphans(state)
-    note_refusals(state)
     decide_from_tables(state)
     pace = Pace(state.settings.rate, ctx.timer)
-    more, trouble = True, None
+    more = True
+    trouble: MaintenanceError | None = None
+    try:
+        note_refusals(state)
+    except OutOfTime:
+        more = False
+    except (Unavailable, LockLost) as error:
+        # Without it nothing may be looked for: what is known to be there may not be. What is ready needs no reading.
+        more, trouble = False, error
+        send_ready(state, pace)
     while more:
         # Asking and looking go in slices of some seconds, so that what is ready does not wait for all of them.
         asked = looked = False
         try:
             asked = state.may_go_on() and decide_by_asking(state)
             looked = state.may_go_on() and prove_next(state)
-        except Unavailable as error:
-            # What is ready needs no more reading.
+        except (Unavailable, LockLost) as error:
             trouble = error
+        except OutOfTime:
+            break
         send_ready(state, pace)
         more = (asked or looked) and state.may_go_on() and trouble is None
     if trouble is not None:
@@ -96,7 +105,7 @@ def _target(reader: Reader, meter_id: str, settings: StripeSettings) -> Target:
 def _audit(state: RunState) -> None:
     try:
         audit(state)
-    except Unavailable as error:
+    except (Unavailable, LockLost, OutOfTime) as error:
         # What was to be reported is; the next run holds it against Stripe's sums.
         state.ctx.log.write(
             "WARNING", f"Not compared with Stripe's sums: {error}", event="attention", job=state.ctx.job.name
@@ -137,7 +146,7 @@ def _dry_run(state: RunState) -> JobResult:
         if more is None:
             break
         asked.extend(more)
-    verdicts = {row["verdict"]: row for row in would_classify(state, asked, state.times()["blind_after"])}
+    verdicts = {row["verdict"]: row for row in would_classify(state, asked)}
     for verdict in _NOT_BILLABLE:
         if verdict in verdicts:
             events, pages = int(verdicts[verdict]["events"]), int(verdicts[verdict]["pages"])
@@ -145,17 +154,17 @@ def _dry_run(state: RunState) -> JobResult:
             if pages:
                 ctx.counts[f"{verdict}_pages"] = pages
     with ctx.reading() as transaction:
-        (open_,) = transaction.rows(_STATEMENTS["open_sends"], **some(state.times(), "blind_after", "known_after"))
         gauges = waiting(transaction, ctx.now, ctx.settings)
-    new = verdicts.get("billable", {"events": 0, "pages": 0, "customers": 0, "to_prove": 0})
-    events, pages, to_prove = (int(new[name]) + int(open_[name]) for name in ("events", "pages", "to_prove"))
-    customers = max(int(new["customers"]), int(open_["customers"]))
-    sent = events if ctx.limit is None else min(events, ctx.limit)
-    ctx.counts.update(retry_count=sent, retry_pages=pages)
-    undecided = int(verdicts["ask"]["events"]) if "ask" in verdicts else 0
-    told = f"Dry run: stripe reconcile would send {sent} events with {pages} pages for {customers} customers"
-    if to_prove:
-        told += f"; {to_prove} of them only after Stripe's sums have shown that they are not there yet"
-    if undecided:
-        told += f"; {undecided} more could not be decided"
+    sent = verdicts.get("billable", {"events": 0, "pages": 0, "customers": 0, "to_prove": 0})
+    ctx.counts.update(retry_count=int(sent["events"]), retry_pages=int(sent["pages"]))
+    told = (
+        f"Dry run: stripe reconcile would send {sent['events']} events with {sent['pages']} pages for "
+        f"{sent['customers']} customers"
+    )
+    if ctx.limit is not None:
+        told += f", of which a run with this limit takes {ctx.limit} at most"
+    if sent["to_prove"]:
+        told += f"; {sent['to_prove']} of them only after Stripe's sums have shown that they are not there yet"
+    if "ask" in verdicts:
+        told += f"; {verdicts['ask']['events']} more could not be decided"
     return JobResult(told, gauges=gauges)

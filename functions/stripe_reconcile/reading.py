@@ -2,7 +2,7 @@
 
 import random
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
 from shared.context import Context
@@ -12,6 +12,9 @@ from shared.stripe_calls import Answer, CallFailed, Stripe
 
 _ATTEMPTS = 5
 _FIRST_BACKOFF_SECONDS, _LONGEST_BACKOFF_SECONDS = 0.5, 8.0
+_LONGEST_WAIT_SECONDS = 1.0
+# A call that has begun when time runs out may take so long.
+_LAST_CALL_SECONDS = 35.0
 _THREADS = 16
 # So many customers in a row that cannot be read are no longer the fault of a customer.
 _FAILURES_IN_A_ROW = 5
@@ -28,6 +31,10 @@ class ReadRefused(MaintenanceError):
         self.answer = answer
 
 
+class OutOfTime(MaintenanceError):
+    """The run has no time left to read anything."""
+
+
 class Reader:
     """Reads from Stripe for one run, under one pace, in several threads at once."""
 
@@ -37,14 +44,14 @@ class Reader:
         self.stripe = stripe
 
     def once(self, action: Callable[[Stripe], Read]) -> Read:
-        """Do one read. Raises ReadRefused, Misconfigured where key or rights are wrong, and Unavailable."""
+        """Do one read. Raises ReadRefused, Misconfigured where key or rights are wrong, Unavailable, and OutOfTime."""
         for attempt in range(_ATTEMPTS):
-            self._pace.wait_turn()
+            self._wait_turn()
             try:
                 return action(self.stripe)
             except CallFailed as failure:
                 answer = failure.answer
-                final = attempt == _ATTEMPTS - 1 or self._ctx.time_left() <= 0
+                final = attempt == _ATTEMPTS - 1
                 if _is_about_the_request(answer):
                     raise refused(answer) from failure
                 if final:
@@ -55,6 +62,21 @@ class Reader:
                 self._ctx.timer.wait(pause * random.uniform(0.5, 1.0))  # noqa: S311  no secret
         raise AssertionError("unreachable")
 
+    def _result(self, future: "Future[Read | MaintenanceError]") -> Read | MaintenanceError:
+        """What a thread has read; a connection that drips is not waited for."""
+        try:
+            return future.result(max(0.0, self._ctx.time_left()) + _LAST_CALL_SECONDS)
+        except TimeoutError:
+            return OutOfTime("")
+
+    def _wait_turn(self) -> None:
+        while self._ctx.time_left() > 0:
+            seconds = self._pace.delay()
+            if not seconds:
+                return
+            self._ctx.timer.wait(min(seconds, _LONGEST_WAIT_SECONDS))
+        raise OutOfTime("There was no time left to read from Stripe.")
+
     def each(
         self, items: Sequence[Item], action: Callable[[Stripe, Item], Read], name: Callable[[Item], str]
     ) -> Iterator[tuple[Item, Read | ReadRefused]]:
@@ -64,28 +86,33 @@ class Reader:
         Raises Misconfigured, and Unavailable where item after item cannot be read.
         """
         in_a_row = 0
-        with ThreadPoolExecutor(_THREADS, thread_name_prefix="reader") as pool:
 
-            def read(item: Item) -> Read | MaintenanceError | None:
-                if self._ctx.time_left() <= 0 or in_a_row >= _FAILURES_IN_A_ROW:
-                    return None
-                try:
-                    return action(self.stripe, item)
-                except (ReadRefused, Unavailable, Misconfigured) as error:
-                    return error
+        def read(item: Item) -> Read | MaintenanceError:
+            if self._ctx.time_left() <= 0:
+                return OutOfTime("")
+            try:
+                return action(self.stripe, item)
+            except (ReadRefused, Unavailable, Misconfigured, OutOfTime) as error:
+                return error
 
-            for item, result in zip(items, pool.map(read, items), strict=True):
+        pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="reader")
+        try:
+            pending = [(item, pool.submit(read, item)) for item in items]
+            for item, future in pending:
+                result = self._result(future)
                 if isinstance(result, Misconfigured):
-                    in_a_row = _FAILURES_IN_A_ROW  # those that wait need not try
                     raise result
                 if isinstance(result, Unavailable):
                     in_a_row += 1
                     if in_a_row >= _FAILURES_IN_A_ROW:
                         raise result
                     self._ctx.item_failed(name(item), str(result))
-                elif result is not None:
+                elif not isinstance(result, OutOfTime):
                     in_a_row = 0
                     yield item, result  # type: ignore[misc]  # the other errors are out by now
+        finally:
+            # Nobody waits for what is under way: a read changes nothing.
+            pool.shutdown(wait=False, cancel_futures=True)
 
 
 def _is_about_the_request(answer: Answer) -> bool:

@@ -8,8 +8,11 @@ import re
 from collections.abc import Sequence
 from datetime import timedelta
 
+from functions.stripe_reconcile.reading import ReadRefused
 from functions.stripe_reconcile.run_state import RunState, statements
+from functions.stripe_reconcile.settling import UNMARK_REJECTED
 from shared.clock import format_rfc3339, parse_rfc3339
+from shared.errors import Unavailable
 from shared.stripe_calls import RefusalReport
 
 _STATEMENTS = statements("refusals.sql")
@@ -17,7 +20,8 @@ _KEPT_FOR = timedelta(days=30)
 # Reports may appear a little out of order. One that is read twice changes nothing the second time.
 _OVERLAP = timedelta(hours=1)
 _CLOCKS_DIFFER = timedelta(minutes=10)
-_REPORTS_A_READ = 1_000
+# The rest is the next run's.
+_REPORTS_A_RUN = 1_000
 _EVENT_ID = re.compile(r"([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})(?::\d+)?", re.IGNORECASE)
 
 
@@ -27,17 +31,22 @@ def note_refusals(state: RunState) -> None:
         row = transaction.row(_STATEMENTS["cursor"])
     seen = parse_rfc3339(row["value"]) if row else None
     since = (seen - _OVERLAP) if seen else state.ctx.now - _KEPT_FOR
-    while state.ctx.time_left() > 0:
-        reports = state.reader.once(lambda stripe: stripe.refusal_reports(since, _REPORTS_A_READ))  # noqa: B023
-        for report in reports:
-            if report.meter_id in (None, state.target.meter_id):
-                _note(state, report, is_new=seen is None or report.created > seen)
-        if reports:
-            with state.ctx.batch() as batch:
-                batch.execute(_STATEMENTS["move_cursor"], value=format_rfc3339(reports[-1].created))
-        if len(reports) < _REPORTS_A_READ or reports[-1].created <= since:
+    try:
+        reports = state.reader.once(lambda stripe: stripe.refusal_reports(since, _REPORTS_A_RUN))
+    except ReadRefused as error:
+        raise Unavailable("stripe", f"Stripe does not tell what it refused later: {error}") from error
+    for report in reports:
+        if state.ctx.time_left() <= 0:
             return
-        since = reports[-1].created
+        is_new = seen is None or report.created > seen
+        if not report.is_readable and is_new:
+            _attend(state, f"Stripe's report {report.id} of refused meter events cannot be read. Look at it there.", 1)
+        if report.meter_id in (None, state.target.meter_id):
+            _note(state, report, is_new=is_new)
+        with state.ctx.batch() as batch:
+            batch.execute(_STATEMENTS["move_cursor"], value=format_rfc3339(report.created))
+    with state.ctx.batch() as batch:
+        batch.execute(UNMARK_REJECTED)
 
 
 def _note(state: RunState, report: RefusalReport, *, is_new: bool) -> None:
@@ -46,13 +55,10 @@ def _note(state: RunState, report: RefusalReport, *, is_new: bool) -> None:
     ]
     unnamed = sum(max(0, refusal.count - len(refusal.named)) for refusal in report.refusals)
     if unnamed and is_new and report.meter_id is not None:
-        state.ctx.log.write(
-            "WARNING",
+        _attend(
+            state,
             f"Stripe refused {unnamed} more meter events than its report {report.id} names. Their pages show as drift.",
-            event="attention",
-            job=state.ctx.job.name,
-            run_id=state.run_id,
-            count=unnamed,
+            unnamed,
         )
     if not named:
         return
@@ -73,6 +79,10 @@ def _note(state: RunState, report: RefusalReport, *, is_new: bool) -> None:
             found.append(batch.rows(_STATEMENTS["refuse_theirs"], **_columns(theirs), ids=None)[0])
         for row in found:
             batch.count(refused_count=int(row["refused_count"]), refused_pages=int(row["refused_pages"]))
+
+
+def _attend(state: RunState, message: str, count: int) -> None:
+    state.ctx.log.write("WARNING", message, event="attention", job=state.ctx.job.name, run_id=state.run_id, count=count)
 
 
 def _columns(named: Sequence[tuple[str, str, str]]) -> dict[str, object]:

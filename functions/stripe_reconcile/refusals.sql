@@ -10,8 +10,8 @@ INSERT INTO maintenance.cursors AS cursor (name, value) VALUES ('stripe_refusals
 ON CONFLICT (name) DO UPDATE SET value = excluded.value WHERE cursor.value < excluded.value;
 
 -- name: refuse_ours
--- Dead letters of what we sent, or were about to. The service's event is not reported any more, and is not sent again. What
--- left after the report was made, under the same identifier, it does not speak of.
+-- Dead letters of what we sent, or were about to. What left after the report was made, under the same identifier, it does
+-- not speak of.
 WITH named AS (
     SELECT * FROM unnest(
         CAST(:identifiers AS text[]), CAST(:codes AS text[]), CAST(:messages AS text[])
@@ -22,12 +22,7 @@ WITH named AS (
     FROM named
     WHERE send.identifier = named.identifier AND send.state IN ('pending', 'sending', 'in_doubt', 'accepted')
       AND (send.last_sent_at IS NULL OR send.last_sent_at <= :left_before)
-    RETURNING send.usage_event_id, send.identifier, send.value
-), unmarked AS (
-    UPDATE usage_events AS event
-    SET stripe_reported = false, stripe_record_id = NULL
-    FROM refused
-    WHERE event.id = refused.usage_event_id AND event.stripe_reported AND event.stripe_record_id = refused.identifier
+    RETURNING send.value
 )
 SELECT count(*) AS refused_count, coalesce(sum(value), 0) AS refused_pages FROM refused;
 
@@ -39,29 +34,24 @@ WITH named AS (
         CAST(:identifiers AS text[]), CAST(:codes AS text[]), CAST(:messages AS text[])
     ) AS named (identifier, code, message)
 ), refused AS (
-    UPDATE usage_events AS event
-    SET stripe_reported = false, stripe_record_id = NULL
-    FROM named
-    WHERE CASE
-            WHEN CAST(:ids AS uuid[]) IS NULL THEN event.stripe_reported AND event.stripe_record_id = named.identifier
-            ELSE CAST(event.id AS text) = lower(split_part(named.identifier, ':', 1))
-                AND (NOT event.stripe_reported OR event.stripe_record_id = named.identifier)
-        END
-      AND (CAST(:ids AS uuid[]) IS NULL OR event.id = ANY (CAST(:ids AS uuid[])))
-      AND NOT EXISTS (SELECT 1 FROM maintenance.meter_sends AS send WHERE send.usage_event_id = event.id)
-    RETURNING event.id, event.user_id, event.occurred_at, event.pages, named.identifier, named.code, named.message
-), kept AS (
     INSERT INTO maintenance.meter_sends
         (usage_event_id, user_id, stripe_customer_id, identifier, occurred_at, value, state, error_code, error_message)
     SELECT
-        refused.id, refused.user_id, account.stripe_customer_id, refused.identifier, refused.occurred_at, refused.pages,
-        'rejected', refused.code, refused.message
-    FROM refused
-    LEFT JOIN billing_accounts AS account ON account.user_id = refused.user_id
+        event.id, event.user_id, account.stripe_customer_id, named.identifier, event.occurred_at, event.pages,
+        'rejected', named.code, named.message
+    FROM usage_events AS event
+    JOIN named ON CASE
+        WHEN CAST(:ids AS uuid[]) IS NULL THEN event.stripe_reported AND event.stripe_record_id = named.identifier
+        ELSE CAST(event.id AS text) = lower(split_part(named.identifier, ':', 1))
+            AND (NOT event.stripe_reported OR event.stripe_record_id = named.identifier)
+    END
+    LEFT JOIN billing_accounts AS account ON account.user_id = event.user_id
+    WHERE (CAST(:ids AS uuid[]) IS NULL OR event.id = ANY (CAST(:ids AS uuid[])))
     ON CONFLICT DO NOTHING
+    RETURNING identifier, value
 )
 SELECT
-    count(*) AS refused_count, coalesce(sum(pages), 0) AS refused_pages,
+    count(*) AS refused_count, coalesce(sum(value), 0) AS refused_pages,
     coalesce(array_agg(identifier), '{}') AS identifiers
 FROM refused;
 

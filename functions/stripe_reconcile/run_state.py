@@ -1,6 +1,6 @@
 """What one run shares between its parts: its parameters, its reader, and how much it may still do."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -39,8 +39,10 @@ class RunState:
     target: Target
     target_read_at: float
     treated: int = 0
+    to_ask: dict[str, Sequence[str]] = field(default_factory=dict)
+    """Customers to ask about next, each with the users that have it."""
     asked_last: set[str] = field(default_factory=set)
-    """Customers that were asked about a moment ago."""
+    """Customers that were asked about since they were last looked for."""
     passed_by: set[str] = field(default_factory=set)
     """Customers that this run decides no more about: they cannot be read, or the service holds their events."""
 

@@ -11,9 +11,10 @@ Invariants:
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from functions.stripe_reconcile.courier import Courier, Send
+from functions.stripe_reconcile.courier import LAST_CALL_SECONDS, Courier, Send
 from functions.stripe_reconcile.run_state import RunState, some, statements
 from functions.stripe_reconcile.settling import Settler
+from shared.errors import LockLost, Unavailable
 from shared.pace import Pace
 from shared.postgres import Row
 from shared.stripe_calls import MeterEvent
@@ -49,16 +50,27 @@ def send_ready(state: RunState, pace: Pace) -> None:
         while True:
             more = courier.stopped_by is None and state.may_go_on() and lanes.open(2 * threads)
             room = min(_ROWS_A_TRANSACTION, ahead - courier.under_way)
+            put: Sequence[Send] = ()
             if more and room >= min(_ROWS_A_TRANSACTION, ahead) // 2:
-                courier.put(lanes.next_sends(state.room(room), courier.waiting()))
-            back = courier.collect(_ROWS_A_TRANSACTION, _SETTLE_SECONDS)
+                try:
+                    put = lanes.next_sends(state.room(room), courier.waiting())
+                except LockLost as error:
+                    # Somebody works on our table by hand. What is under way is noted all the same.
+                    courier.stop(
+                        Unavailable("postgres", f"Another session holds rows of meter_sends: {error}. Try again.")
+                    )
+                courier.put(put)
+            # As long as the threads could do with more, nothing is waited for.
+            back = courier.collect(_ROWS_A_TRANSACTION, 0.0 if 2 * len(put) >= _ROWS_A_TRANSACTION else _SETTLE_SECONDS)
             stop = settler.settle(back)
             if stop is not None:
                 courier.stop(stop)
-            if not more and not back and not courier.under_way:
+            is_over = not courier.under_way or state.ctx.time_left() < -LAST_CALL_SECONDS
+            if not more and not back and is_over:
                 break
-    if courier.stopped_by is not None:
-        raise courier.stopped_by
+    stopped_by = settler.finish() or courier.stopped_by
+    if stopped_by is not None:
+        raise stopped_by
 
 
 class _Lanes:
@@ -107,7 +119,7 @@ class _Lanes:
         with state.ctx.reading() as transaction:
             rows = transaction.rows(
                 _STATEMENTS["customers_ready"],
-                **some(state.times(), "now", "run_id", "blind_after", "known_after"),
+                **some(state.times(), "now", "run_id", "event_name", "blind_after", "known_after"),
                 under_way=self._open,
                 size=_CUSTOMERS_A_LOOK,
             )
@@ -118,14 +130,18 @@ class _Lanes:
         state = self._state
         times = state.times()
         with state.ctx.batch() as batch:
-            row = batch.rows(
+            chosen = batch.rows(
                 _STATEMENTS["lock_next"],
-                **some(times, "run_id", "blind_after", "known_after"),
+                **some(times, "run_id", "event_name", "blind_after", "known_after"),
                 customers=customers,
                 rooms=rooms,
-            )[0]
-            keys = {"chosen": row["chosen"], "locked": row["locked"]}
-            batch.execute(_STATEMENTS["forget_gone"], **keys)
+            )
+            keys = {
+                "chosen": [row["key"] for row in chosen],
+                "locked": [row["key"] for row in chosen if row["is_locked"]],
+            }
+            if len(keys["locked"]) < len(keys["chosen"]):
+                batch.execute(_STATEMENTS["forget_gone"], **keys)
             return batch.rows(
                 _STATEMENTS["intend"],
                 **keys,

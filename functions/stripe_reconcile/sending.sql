@@ -7,8 +7,10 @@
 --   an event in doubt whose first attempt is so young that Stripe still knows its identifier.
 
 -- name: ready
--- The condition above, on a row `send`. No run tries a row twice.
+-- The condition above, on a row `send`. No run tries a row twice. What was frozen for another meter is left to a person:
+-- this one's words may be others.
 send.tried_by IS DISTINCT FROM CAST(:run_id AS bigint)
+AND coalesce(send.event_name, :event_name) = :event_name
 AND (
     (send.state = 'pending' AND (
         send.occurred_at >= :blind_after
@@ -47,9 +49,9 @@ WITH chosen AS MATERIALIZED (
     WHERE id = ANY (ARRAY(SELECT usage_event_id FROM chosen)) AND NOT stripe_reported
     FOR UPDATE SKIP LOCKED
 )
-SELECT
-    ARRAY(SELECT CAST(usage_event_id AS text) FROM chosen) AS chosen,
-    ARRAY(SELECT CAST(id AS text) FROM locked) AS locked;
+SELECT CAST(chosen.usage_event_id AS text) AS key, locked.id IS NOT NULL AS is_locked
+FROM chosen
+LEFT JOIN locked ON locked.id = chosen.usage_event_id;
 
 -- name: forget_gone
 -- What was never frozen and is no longer there, or was reported by the service meanwhile, is not ours any more.

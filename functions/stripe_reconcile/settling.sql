@@ -36,17 +36,40 @@ SET stripe_reported = true, stripe_record_id = mine.identifier
 FROM mine
 WHERE event.id = mine.id AND NOT event.stripe_reported;
 
+-- name: forget_blocked
+-- What could not be told whether to bill, and is gone, or was reported by the service meanwhile.
+DELETE FROM maintenance.meter_sends AS send
+WHERE send.state = 'blocked'
+  AND NOT EXISTS (SELECT 1 FROM usage_events AS event WHERE event.id = send.usage_event_id AND NOT event.stripe_reported);
+
+-- name: unmark_rejected
+-- What Stripe refused after all is not reported. One that the service holds at this moment waits for the next run.
+WITH mine AS MATERIALIZED (
+    SELECT event.id, send.identifier
+    FROM maintenance.meter_sends AS send
+    JOIN usage_events AS event ON event.id = send.usage_event_id
+    WHERE send.state = 'rejected' AND event.stripe_reported AND event.stripe_record_id = send.identifier
+    FOR UPDATE OF event SKIP LOCKED
+)
+UPDATE usage_events AS event
+SET stripe_reported = false, stripe_record_id = NULL
+FROM mine
+WHERE event.id = mine.id AND event.stripe_record_id = mine.identifier;
+
 -- name: note_foreign_records
 -- Accepted from us, and on record as reported under another name or as not billable: perhaps billed twice. For a person.
+-- With no keys given: of all that were not verified yet.
 INSERT INTO maintenance.drift
     (stripe_customer_id, period_start, period_end, usage_event_id, ours, theirs, reason, seen_at)
 SELECT
     send.stripe_customer_id, date_trunc('minute', send.occurred_at), date_trunc('minute', send.occurred_at) + interval '1 minute',
-    send.usage_event_id, send.value, CASE WHEN event.stripe_record_id IS NULL THEN send.value ELSE 2 * send.value END,
+    send.usage_event_id, send.value,
+    CAST(send.value AS bigint) * CASE WHEN event.stripe_record_id IS NULL THEN 1 ELSE 2 END,
     'foreign_record', :at
 FROM maintenance.meter_sends AS send
 JOIN usage_events AS event ON event.id = send.usage_event_id
-WHERE send.usage_event_id = ANY (CAST(:keys AS uuid[])) AND send.state = 'accepted'
+WHERE (CAST(:keys AS uuid[]) IS NULL OR send.usage_event_id = ANY (CAST(:keys AS uuid[])))
+  AND send.state = 'accepted' AND send.verified_at IS NULL
   AND event.stripe_reported AND event.stripe_record_id IS DISTINCT FROM send.identifier
 ON CONFLICT DO NOTHING;
 

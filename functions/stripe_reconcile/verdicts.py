@@ -11,6 +11,9 @@ from shared.stripe_calls import Answer
 _EXISTS = re.compile(r"already exists with identifier", re.IGNORECASE)
 _TOO_OLD = re.compile(r"timestamp cannot be more than|timestamp_too_far_in_past", re.IGNORECASE)
 # The meter, not the event: what holds for one event here holds for all.
+_CUSTOMER_CODES = {"lock_timeout", "too_many_concurrent_requests"}
+# Answers that say nothing about whether the request was carried out.
+_UNDECIDED = {408, 425, 499}
 _METER_CODES = {"archived_meter", "no_meter", "meter_not_found"}
 
 
@@ -23,6 +26,7 @@ class Verdict(enum.Enum):
     TOO_OLD = "Stripe takes no event that old"
     IN_DOUBT = "nobody knows whether Stripe has it"
     THROTTLED = "Stripe did not look at it: too many calls"
+    CUSTOMER_BUSY = "Stripe did not look at it: another call for this customer is under way"
     MISCONFIGURED = "Stripe refuses everybody's events: key, rights or meter"
 
 
@@ -32,11 +36,13 @@ def judge(answer: Answer) -> Verdict:
     An answer that is none of Stripe's (a proxy's, an outage's) leaves the event in doubt, whatever its status.
     """
     status = answer.status
-    if status is None or not answer.readable or status >= 500 or 300 <= status < 400:
+    if status is None or not answer.readable or status >= 500 or 300 <= status < 400 or status in _UNDECIDED:
         return Verdict.IN_DOUBT
     if status < 300:
         return Verdict.ACCEPTED
-    if status in (409, 429) or answer.code in ("rate_limit", "lock_timeout", "too_many_concurrent_requests"):
+    if status == 409 or answer.code in _CUSTOMER_CODES:
+        return Verdict.CUSTOMER_BUSY
+    if status == 429 or answer.code == "rate_limit":
         return Verdict.THROTTLED
     if _EXISTS.search(answer.message) or answer.code == "duplicate_meter_event":
         return Verdict.EXISTS

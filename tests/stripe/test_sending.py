@@ -48,7 +48,10 @@ def attempts(world: StripeWorld) -> list[tuple[str, str]]:
         (Answer(400, readable=False, message="bad gateway of somebody's"), Verdict.IN_DOUBT),
         (Answer(403, readable=False), Verdict.IN_DOUBT),
         (Answer(400, kind="idempotency_error"), Verdict.IN_DOUBT),
-        (Answer(409, code="too_many_concurrent_requests"), Verdict.THROTTLED),
+        (Answer(409), Verdict.CUSTOMER_BUSY),
+        (Answer(429, code="too_many_concurrent_requests"), Verdict.CUSTOMER_BUSY),
+        (Answer(408), Verdict.IN_DOUBT),
+        (Answer(499), Verdict.IN_DOUBT),
         (Answer(429), Verdict.THROTTLED),
         (Answer(400, code="rate_limit"), Verdict.THROTTLED),
         (Answer(401), Verdict.MISCONFIGURED),
@@ -288,13 +291,60 @@ def test_a_throttled_event_is_as_it_was_and_is_sent_later_in_the_run(world: Stri
 
 
 def test_throttled_to_the_end_an_event_that_never_left_is_as_if_never_tried(world: StripeWorld) -> None:
-    world.user("ann")
-    key = world.usage("ann")
-    world.stripe.faults.add("429", times=None)
-    outcome = world.run()
+    for number in range(15):
+        world.user(f"user{number}")
+        key = world.usage(f"user{number}")
+    world.stripe.faults.add("429", times=None, retry_after=60)
+    environment = world.environment()
+    outcome = world.run(environment=environment)
     assert (outcome.status, outcome.details["service"]) == (Status.UNAVAILABLE, "stripe")
     send = world.send(key)
     assert (send["state"], send["first_sent_at"], send["attempts"]) == ("pending", None, 0)
+    assert environment.services.timer.seconds() >= 4 * 60, "what Stripe asks for is honoured by every try"
+    assert world.posts() <= 15 + 6
+
+
+@pytest.mark.parametrize("fault", ["429", "409"])
+def test_a_customer_that_is_always_busy_takes_nobody_along(world: StripeWorld, fault: str) -> None:
+    """Somebody else sends for this customer all the time."""
+    for number in range(12):
+        world.user(f"user{number}")
+        for minutes in (20, 30, 40):
+            key = world.usage(f"user{number}", 1, at=NOON - timedelta(minutes=minutes))
+            if number == 5:
+                code = "too_many_concurrent_requests"
+                world.stripe.faults.add(fault, times=None, identifier=key, code=code)
+    outcome = world.run()
+    assert (outcome.status, outcome.success, outcome.counts["success_count"]) == (Status.COMPLETED, True, 33)
+    assert (outcome.counts["waiting_count"], outcome.counts["in_doubt_count"]) == (3, 0)
+    assert world.counted("cus_user5") == 0
+    world.stripe.faults.clear()
+    assert world.run().counts["success_count"] == 3
+
+
+def test_refusals_of_everybodys_events_are_nobodys(world: StripeWorld) -> None:
+    """Something is wrong with all of them: the run stops, and no backlog becomes dead letters."""
+    for number in range(60):
+        world.user(f"user{number}")
+        world.usage(f"user{number}")
+    body = {"error": {"type": "invalid_request_error", "code": "parameter_unknown", "message": "Unknown: payload."}}
+    world.stripe.faults.add("status", status=400, body=body, times=None)
+    outcome = world.run()
+    assert (outcome.status, outcome.success) == (Status.MISCONFIGURED, False)
+    assert "Unknown: payload." in outcome.message
+    states = world.database.rows("SELECT DISTINCT state s, first_sent_at f FROM maintenance.meter_sends")
+    assert [(row["s"], row["f"]) for row in states] == [("pending", None)]
+    world.stripe.faults.clear()
+    assert world.run().counts["success_count"] == 60
+
+
+def test_many_refusals_of_one_customers_events_are_its_own(world: StripeWorld) -> None:
+    world.user("ann")
+    keys = [world.usage("ann", 1, at=NOON - timedelta(minutes=20 + number)) for number in range(25)]
+    body = {"error": {"type": "invalid_request_error", "message": "No."}}
+    world.stripe.faults.add("status", status=400, body=body, times=None)
+    assert world.run().counts["rejected_count"] == 25
+    assert {world.state(key) for key in keys} == {"rejected"}
 
 
 def test_one_call_a_customer_at_a_time(world: StripeWorld) -> None:
