@@ -199,11 +199,10 @@ def look(read: Read, questions: Sequence[Question], others: Sequence[Pages]) -> 
                 rest = hour.without(decided) if finding in (Finding.PRESENT, Finding.ABSENT) else None
                 hours += [] if rest is None else [rest]
         if finding in (Finding.PRESENT, Finding.ABSENT):
-            told_now: dict[str, Finding] = {question.key: finding for question in decided.questions}
+            told.update(question.key for question in decided.questions)
+            yield from ((question.key, finding) for question in decided.questions)
         else:
-            told_now = dict(_one_by_one(read, group, around))
-        told.update(told_now)
-        yield from told_now.items()
+            yield from _one_by_one(read, group, around)
 
 
 def floor(moment: datetime, unit: timedelta) -> datetime:

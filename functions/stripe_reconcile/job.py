@@ -94,6 +94,8 @@ def _prepared(ctx: Context) -> RunState:
 def _target(reader: Reader, meter_id: str, settings: StripeSettings) -> Target:
     try:
         return target_of(reader.once(lambda stripe: stripe.meter(meter_id)), settings)
+    except OutOfTime as error:
+        raise Unavailable("stripe", "Stripe put the first read off for longer than a run lasts. Try again.") from error
     except ReadRefused as error:
         raise Misconfigured(
             "STRIPE_METER_PAGES",
