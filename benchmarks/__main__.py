@@ -11,9 +11,16 @@ from benchmarks.figures import Figure, show, write_json
 from benchmarks.nothing_due import measure_nothing_due
 from benchmarks.period_reset import Sizes, measure_memory, measure_reset
 from benchmarks.starting import measure_starting
+from benchmarks.stripe_evidence import measure_evidence
+from benchmarks.stripe_marking import measure_marking
+from benchmarks.stripe_memory import measure_stripe_memory
+from benchmarks.stripe_sending import measure_sending
 from devstack.stack import Stack, terminated_cleanly
 
-PARTS = ("starting", "nothing-due", "memory", "period-reset")
+PARTS = (
+    *("starting", "nothing-due", "memory", "period-reset"),
+    *("stripe-sending", "stripe-marking", "stripe-memory", "stripe-evidence"),
+)
 
 
 @click.command()
@@ -22,11 +29,24 @@ PARTS = ("starting", "nothing-due", "memory", "period-reset")
 @click.option("--paid", default=100_000, show_default=True, help="Paid accounts beside them.")
 @click.option("--orm-accounts", default=10_000, show_default=True, help="Accounts that the ORM loop treats.")
 @click.option("--rounds", default=3, show_default=True, help="How often each way runs; medians are shown.")
+@click.option("--to-send", default=40_000, show_default=True, help="Events that stripe-sending sends.")
+@click.option("--sendings", default=1, show_default=True, help="How often it does so; medians are shown.")
+@click.option("--backlog", default=1_000_000, show_default=True, help="Events of stripe-marking and stripe-memory.")
+@click.option("--to-prove", default=10_000, show_default=True, help="Events of stripe-evidence.")
 @click.option(
     "--json", "json_file", type=click.Path(dir_okay=False, path_type=Path), help="Write the figures here too."
 )
 def main(
-    parts: tuple[str, ...], accounts: int, paid: int, orm_accounts: int, rounds: int, json_file: Path | None
+    parts: tuple[str, ...],
+    accounts: int,
+    paid: int,
+    orm_accounts: int,
+    rounds: int,
+    to_send: int,
+    sendings: int,
+    backlog: int,
+    to_prove: int,
+    json_file: Path | None,
 ) -> None:
     """Measure PARTS (all, if none is named) on servers started for it, with PostgreSQL's own default settings.
 
@@ -42,6 +62,10 @@ def main(
             "nothing-due": lambda: measure_nothing_due(arena, console),
             "memory": lambda: measure_memory(arena, sizes, console),
             "period-reset": lambda: measure_reset(arena, sizes, console),
+            "stripe-sending": lambda: measure_sending(arena, to_send, sendings, console),
+            "stripe-marking": lambda: measure_marking(arena, backlog, console),
+            "stripe-memory": lambda: measure_stripe_memory(arena, backlog, console),
+            "stripe-evidence": lambda: measure_evidence(arena, to_prove, console),
         }
         for part in parts or PARTS:
             console.rule(part, align="left")
@@ -49,6 +73,7 @@ def main(
     show(console, figures)
     if json_file is not None:
         options = {"accounts": accounts, "paid": paid, "orm_accounts": orm_accounts, "rounds": rounds}
+        options |= {"to_send": to_send, "sendings": sendings, "backlog": backlog, "to_prove": to_prove}
         write_json(json_file, figures, options)
 
 

@@ -8,25 +8,22 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from datetime import UTC
-from functools import cached_property
 
 from sqlalchemy import func, or_, select, text
 from sqlalchemy.orm import Session, registry
 
 from benchmarks.arena import connected
 from benchmarks.child import peak_mib
+from benchmarks.timed import TimedServices
 from functions.period_reset.month import month_of
 from functions.registry import JOBS
 from shared import tables
 from shared.clock import SystemClock
 from shared.invocation import Invocation
 from shared.outcome import Status
-from shared.postgres import Database, Transaction
 from shared.runner import run_job
-from shared.services import Services
 
 _ONE_STATEMENT = """
 WITH moved AS (
@@ -48,7 +45,7 @@ Measured = dict[str, float]
 def job(environ: Mapping[str, str], _limit: int | None) -> Measured:
     """The job as it runs in production: through the runner, with every guard, on the real servers."""
     with open(os.devnull, "w", encoding="utf-8") as log:
-        services = _TimedServices(environ, SystemClock(), log)
+        services = TimedServices(environ, SystemClock(), log)
         database = services.database
         now = services.clock.now().astimezone(UTC).replace(second=0, microsecond=0)
         began = time.perf_counter()
@@ -113,34 +110,6 @@ def orm(environ: Mapping[str, str], limit: int | None) -> Measured:
         session.commit()
         took = time.perf_counter() - began
     return {"seconds": took, "moved": len(accounts), "longest_writing": took, "longest_reading": 0.0}
-
-
-class _TimedDatabase(Database):
-    """Times every transaction, from before its connection is fetched until its commit has been answered."""
-
-    longest: dict[str, float]
-
-    @contextmanager
-    def transaction(self, *, read_only: bool = False) -> Iterator[Transaction]:
-        """As the parent's."""
-        began = time.perf_counter()
-        with super().transaction(read_only=read_only) as transaction:
-            yield transaction
-        kind = "reading" if read_only else "writing"
-        self.longest[kind] = max(self.longest[kind], time.perf_counter() - began)
-
-    def __init__(self, *arguments: object) -> None:
-        super().__init__(*arguments)  # type: ignore[arg-type]  # whatever the parent takes
-        self.longest = {"reading": 0.0, "writing": 0.0}
-
-
-class _TimedServices(Services):
-    """The services of production, with a database that times its transactions."""
-
-    @cached_property
-    def database(self) -> _TimedDatabase:
-        """As the parent's."""
-        return _TimedDatabase(self.settings.database)
 
 
 WAYS: Mapping[str, Callable[[Mapping[str, str], int | None], Measured]] = {
