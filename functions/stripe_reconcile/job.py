@@ -3,8 +3,8 @@
 Invariants, each held by the SQL and the decisions beside this file and not by the guards around the run:
 
 - An event is sent as it was frozen before its first attempt, at the time when it occurred, under its own identifier.
-- It is sent again only while Stripe knows that identifier for certain; later, or where somebody else may have sent it,
-  only after Stripe's own sums have shown that it is not there.
+- It is sent again only while Stripe knows that identifier; later, or where somebody else may have sent it, only after
+  Stripe's own sums have shown that it is not there (docs/adr/0005 says what that leaves).
 - It is marked as reported only when Stripe has it, or when it is certain that it was not to be billed.
 - What cannot be told is left as it is, counted, and shown: in doubt, blocked, refused, too old.
 """
