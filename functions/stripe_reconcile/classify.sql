@@ -220,7 +220,7 @@ WITH batch AS MATERIALIZED (
     UNION ALL
     SELECT
         'billable', value, stripe_customer_id,
-        (first_sent_at IS NULL AND occurred_at < :blind_after) OR coalesce(first_sent_at <= :known_after, false)
+        (first_sent_at IS NULL AND occurred_at < :blind_after) OR coalesce(known_since <= :known_after, false)
     FROM maintenance.meter_sends
     WHERE state IN ('pending', 'sending', 'in_doubt')
 )

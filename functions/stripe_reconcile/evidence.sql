@@ -10,7 +10,7 @@ send.looked_by IS DISTINCT FROM CAST(:run_id AS bigint)
 AND coalesce(send.event_name, :event_name) = :event_name
 AND (
     (send.state = 'pending' AND send.occurred_at < :blind_after AND send.occurred_at < :settled_before)
-    OR (send.state = 'in_doubt' AND (send.first_sent_at IS NULL OR send.first_sent_at <= :known_after))
+    OR (send.state = 'in_doubt' AND (send.known_since IS NULL OR send.known_since <= :known_after))
 )
 
 -- name: customers_in_question
@@ -73,7 +73,7 @@ WITH wanted AS (
         send.state = 'accepted' AND send.error_code IS NULL AS is_exact,
         send.state = 'accepted' AND coalesce(send.last_sent_at <= :settled_before, true) AS is_sure,
         send.state IN ('pending', 'sending')
-            OR (send.state = 'in_doubt' AND send.first_sent_at > :known_after)
+            OR (send.state = 'in_doubt' AND send.known_since > :known_after)
             OR (send.state = 'accepted' AND coalesce(send.last_sent_at > :settled_before, false)) AS is_fresh
     FROM wanted
     JOIN maintenance.meter_sends AS send
@@ -136,7 +136,8 @@ WITH absent AS MATERIALIZED (
                 || (coalesce(nullif(split_part(send.identifier, ':', 2), ''), '1')::integer + 1)
             ELSE send.identifier
         END,
-        first_sent_at = CASE WHEN is_proven THEN NULL ELSE send.first_sent_at END
+        first_sent_at = CASE WHEN is_proven THEN NULL ELSE send.first_sent_at END,
+        known_since = CASE WHEN is_proven THEN NULL ELSE send.known_since END
     FROM absent
     WHERE send.usage_event_id = absent.usage_event_id AND NOT (is_proven AND is_reported)
     RETURNING send.state, send.value

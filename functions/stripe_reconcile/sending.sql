@@ -4,7 +4,8 @@
 --   a pending event that nobody can have sent without our knowing: it occurred after the takeover, and not so long ago
 --   that a restored database could have forgotten an earlier send which Stripe has forgotten, too;
 --   a pending event that this run has looked for at Stripe and found to be absent;
---   an event in doubt whose first attempt is so young that Stripe still knows its identifier.
+--   an event in doubt whose identifier Stripe is sure to know still: since the first attempt, or since the event itself
+--   where the service may have sent it before us.
 
 -- name: ready
 -- The condition above, on a row `send`. No run tries a row twice. What was frozen for another meter is left to a person:
@@ -15,7 +16,7 @@ AND (
     (send.state = 'pending' AND (
         send.occurred_at >= :blind_after
         OR (send.looked_by = :run_id AND send.absent_since IS NOT NULL)))
-    OR (send.state = 'in_doubt' AND send.first_sent_at > :known_after)
+    OR (send.state = 'in_doubt' AND send.known_since > :known_after)
 )
 
 -- name: customers_ready
@@ -75,6 +76,12 @@ SET tried_by = :run_id,
     event_name = CASE WHEN going.id IS NULL THEN send.event_name ELSE coalesce(send.event_name, :event_name) END,
     attempts = send.attempts + CASE WHEN going.id IS NULL THEN 0 ELSE 1 END,
     first_sent_at = CASE WHEN going.id IS NULL THEN send.first_sent_at ELSE coalesce(send.first_sent_at, :at) END,
+    -- The service may have sent it when it occurred, under the same identifier; unless that was just looked for in vain.
+    known_since = CASE
+        WHEN going.id IS NULL THEN send.known_since
+        WHEN send.looked_by = :run_id AND send.absent_since IS NOT NULL THEN coalesce(send.known_since, :at)
+        ELSE coalesce(send.known_since, send.occurred_at)
+    END,
     last_sent_at = CASE WHEN going.id IS NULL THEN send.last_sent_at ELSE :at END,
     -- What was seen before a send says nothing about what was sent.
     absent_since = CASE WHEN going.id IS NULL THEN send.absent_since END

@@ -103,5 +103,6 @@ SET attempts = attempts - 1,
         ELSE event_name
     END,
     first_sent_at = CASE WHEN usage_event_id = ANY (CAST(:fresh AS uuid[])) THEN NULL ELSE first_sent_at END,
+    known_since = CASE WHEN usage_event_id = ANY (CAST(:fresh AS uuid[])) THEN NULL ELSE known_since END,
     last_sent_at = CASE WHEN usage_event_id = ANY (CAST(:fresh AS uuid[])) THEN NULL ELSE last_sent_at END
 WHERE usage_event_id = ANY (CAST(:keys AS uuid[])) AND state = 'sending';

@@ -341,3 +341,20 @@ def test_never_sent_by_us_and_unclear_is_in_doubt_until_it_is_clear(world: Strip
     world.run(environment=environment)
     assert world.event(key) == (True, key)
     assert world.counted(customer) == 4
+
+
+def test_an_attempt_of_ours_does_not_make_stripe_remember_what_the_service_sent_before(world: StripeWorld) -> None:
+    """Sent by the service at once, under the event's id, and not marked; by us ten hours later, and nobody heard."""
+    customer = world.user("ann")
+    key = world.usage("ann", 4, at=NOON)
+    sent_by_service(world, customer, 4, NOON, key)
+    world.clock.advance(hours=10)
+    world.stripe.faults.add("cut_before", times=None)
+    world.run()
+    assert world.state(key) == "in_doubt"
+    world.stripe.faults.clear()
+    world.clock.advance(hours=17)
+    posts = world.posts()
+    world.run()
+    assert world.counted(customer) == 4
+    assert (world.event(key), world.posts()) == ((True, key), posts)

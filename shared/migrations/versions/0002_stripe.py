@@ -28,6 +28,7 @@ def upgrade() -> None:
             invoice_closes_at  timestamptz,
             attempts           integer NOT NULL DEFAULT 0,
             first_sent_at      timestamptz,
+            known_since        timestamptz,
             last_sent_at       timestamptz,
             absent_since       timestamptz,
             accepted_at        timestamptz,
@@ -48,6 +49,7 @@ def upgrade() -> None:
         "COMMENT ON TABLE maintenance.meter_sends IS "
         "'Every usage event on its way to Stripe. What was sent once is sent again only as it stands here.'"
     )
+    # known_since is the earliest moment at which Stripe may have got the identifier, from us or from the service.
     # tried_by and looked_by are the runs that last tried to send a row, and last looked for it at Stripe.
     op.execute(
         """
