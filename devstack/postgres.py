@@ -22,7 +22,6 @@ import shutil
 import signal
 import stat
 import subprocess
-import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -103,9 +102,10 @@ def _can_use(folder: Path, account: Account | None) -> bool:
     return _succeeds(["/bin/sh", "-c", 'cd -- "$1"', "sh", folder], account)
 
 
-def _temporary_base(account: Account | None) -> Path:
+def temporary_base(account: Account | None) -> Path:
     """Return a temporary folder that the account can reach and that leaves room for a socket's name."""
-    for base in (Path(tempfile.gettempdir()).resolve(), Path("/tmp").resolve()):  # noqa: S108 - a name in it is random
+    # Not tempfile.gettempdir(): it tries the folder out with a file, which Ctrl-C at that moment leaves there.
+    for base in (Path(os.environ.get("TMPDIR") or "/tmp").resolve(), Path("/tmp").resolve()):  # noqa: S108 - names are random
         if len(os.fsencode(base)) <= _MAX_BASE_BYTES and _can_use(base, account):
             return base
     raise StartError("PostgreSQL needs a temporary folder with a short path that its account can reach, such as /tmp.")
@@ -240,7 +240,7 @@ class PostgresServer(Server):
         if self._outside is None and (self.folder / OUTSIDE).exists():
             # Left by an owner that was killed: no data may have two servers.
             stop_servers_below(self.folder)
-        base = _temporary_base(account)
+        base = temporary_base(account)
         self._outside = self._place_outside(base, account)
         install = usable_install(account, base)
         data = self._initialise(install, account, deadline)

@@ -52,7 +52,7 @@ def closed_wheel(tmp_path: Path, open_folder: Path, monkeypatch: pytest.MonkeyPa
                 unpacked / name, home / name, copy_function=os.link, ignore=shutil.ignore_patterns("include")
             )
     monkeypatch.setattr(postgres, "wheel_folder", lambda: home)
-    monkeypatch.setattr(tempfile, "tempdir", str(open_folder))
+    monkeypatch.setenv("TMPDIR", str(open_folder))
     return home
 
 
@@ -105,3 +105,12 @@ def test_a_copy_that_others_could_have_changed_is_not_run(open_folder: Path, spo
         program.symlink_to(open_folder / "planted")
     with pytest.raises(StartError, match="others could have changed it"):
         postgres.usable_install(account, open_folder)
+
+
+def test_choosing_a_temporary_folder_writes_nothing_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What tries a folder out with a file leaves that file behind when Ctrl-C comes just then."""
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    before = tmp_path.stat().st_mtime_ns
+    postgres.temporary_base(None)
+    assert tmp_path.stat().st_mtime_ns == before
