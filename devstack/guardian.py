@@ -36,7 +36,10 @@ from pathlib import Path
 
 import psutil  # type: ignore[import-untyped]
 
-PROGRAMS = frozenset({"postgres", "initdb", "valkey-server"})
+PROGRAMS = frozenset(
+    {"postgres", "initdb", "valkey-server"}
+    | {f"fake-gcs-server-{system}-{machine}" for system in ("linux", "darwin") for machine in ("amd64", "arm64")}
+)
 LOCK = "owner.lock"
 OUTSIDE = "outside"
 OUTSIDE_PREFIX = "devstack-pg-"
@@ -137,7 +140,7 @@ def wait_for(condition: Callable[[], bool], timeout: float) -> bool:
 
 
 class Server:
-    """One server process with its folder, log and port: what PostgreSQL and Valkey have in common.
+    """One server process with its folder, log and port: what PostgreSQL, Valkey and fake-gcs-server have in common.
 
     `start` and `stop` may be called again and again; the port stays the same from the first successful start on. Used
     alone it has no guardian: only `stack.Stack` sees to it that nothing is left when the owner is killed.

@@ -1,7 +1,7 @@
-"""Both servers for one owner (a test session, the demo, a benchmark), and nothing left of them afterwards.
+"""All servers for one owner (a test session, the demo, a benchmark), and nothing left of them afterwards.
 
     with terminated_cleanly(), Stack(os.environ) as stack:
-        serve(stack.database_url, stack.redis_url)
+        serve(stack.database_url, stack.redis_url, stack.gcs_url)
 
 Every owner has a folder of its own below `.devstack`, which it holds locked; `devstack.guardian` says what the lock is
 for and what happens when an owner is killed.
@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Self
 
 from devstack import guardian
+from devstack.gcs import GcsServer
 from devstack.postgres import PostgresServer
 from devstack.valkey import ValkeyServer
 
@@ -60,11 +61,12 @@ def _is_exiting() -> bool:
 
 
 class Stack:
-    """PostgreSQL and Valkey while the `with` block lasts.
+    """PostgreSQL, Valkey and fake-gcs-server while the `with` block lasts.
 
-    In: the environment, where DATABASE_URL or REDIS_URL name a server to use instead of starting one; the folder below
-    which owners have theirs; settings for PostgreSQL. Out: `database_url` and `redis_url`, and the servers, `postgres`
-    and `valkey`, None where none was started. Errors: guardian.StartError.
+    In: the environment, where DATABASE_URL, REDIS_URL or STORAGE_EMULATOR_HOST name a server to use instead of starting
+    one; the folder below which owners have theirs; settings for PostgreSQL. Out: `database_url`, `redis_url` and
+    `gcs_url`, and the servers, `postgres`, `valkey` and `gcs`, None where none was started. Errors:
+    guardian.StartError.
     """
 
     def __init__(
@@ -73,8 +75,10 @@ class Stack:
         """Remember what to start; nothing is started or written."""
         self.database_url = self._given_database = environ.get("DATABASE_URL", "").strip()
         self.redis_url = self._given_redis = environ.get("REDIS_URL", "").strip()
+        self.gcs_url = self._given_gcs = environ.get("STORAGE_EMULATOR_HOST", "").strip().rstrip("/")
         self.postgres: PostgresServer | None = None
         self.valkey: ValkeyServer | None = None
+        self.gcs: GcsServer | None = None
         self.folder: Path | None = None
         self._root = root
         self._settings = postgres_settings
@@ -84,7 +88,7 @@ class Stack:
 
     def __enter__(self) -> Self:
         """Clear what killed owners left, then start what is needed and wait until it answers. Raises StartError."""
-        if self._given_database and self._given_redis:
+        if self._given_database and self._given_redis and self._given_gcs:
             return self
         self._owner = os.getpid()
         try:
@@ -109,6 +113,9 @@ class Stack:
             self.valkey = ValkeyServer(folder / "valkey")
             # Launched only, so that it starts while PostgreSQL does.
             self.valkey.launch()
+        if not self._given_gcs:
+            self.gcs = GcsServer(folder / "gcs")
+            self.gcs.launch()
         if not self._given_database:
             self.postgres = PostgresServer(folder / "postgres", settings=self._settings)
             self.postgres.start()
@@ -116,6 +123,9 @@ class Stack:
         if self.valkey is not None:
             self.valkey.start()
             self.redis_url = self.valkey.url
+        if self.gcs is not None:
+            self.gcs.start()
+            self.gcs_url = self.gcs.url
         if self._guardian.poll() is not None:
             told = guardian.last_lines(folder / _GUARDIAN_LOG)
             raise guardian.StartError(f"The guardian of the servers ended. Its log ends with:\n{told}")
@@ -168,7 +178,7 @@ class Stack:
 
     def _close(self) -> None:
         """Stop servers, remove the folder, and only then let go of lock and guardian: if interrupted, it takes over."""
-        for server in (self.valkey, self.postgres):
+        for server in (self.valkey, self.gcs, self.postgres):
             if server is not None:
                 server.stop(keep=False)
         if self.folder is not None:

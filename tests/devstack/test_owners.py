@@ -72,7 +72,7 @@ def test_a_forked_child_that_ends_does_not_stop_the_servers(owners: Callable[...
     child = psutil.Process(owner.forked)
     child.terminate()
     wait_until(lambda: not is_alive(child))
-    assert len(owner.left()) == 5
+    assert len(owner.left()) == 6
     assert owner.end(signal.SIGTERM) == 143
     assert owner.left() == []
 
@@ -88,9 +88,9 @@ def test_the_next_start_clears_what_a_killed_owner_left(owners: Callable[..., Ow
 
 def test_a_living_owner_is_left_alone(owners: Callable[..., Owner]) -> None:
     first, second = owners(), owners()
-    assert len(first.left()) == len(second.left()) == 5
+    assert len(first.left()) == len(second.left()) == 6
     assert second.end(signal.SIGTERM) == 143
-    assert len(first.left()) == 5
+    assert len(first.left()) == 6
 
 
 def test_a_stale_pid_file_kills_no_stranger(owners: Callable[..., Owner], tmp_path: Path) -> None:

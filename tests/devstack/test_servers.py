@@ -11,8 +11,11 @@ import pg8000.native
 import psutil  # type: ignore[import-untyped]
 import pytest
 import redis
+import urllib3
 
 from devstack import guardian
+from devstack.buckets import create_bucket, names, put
+from devstack.gcs import GcsServer
 from devstack.guardian import Server, StartError
 from devstack.postgres import PostgresServer
 from devstack.stack import Stack
@@ -25,12 +28,13 @@ from tests.support.owners import (
 )
 
 
-def test_both_servers_answer_and_nothing_is_left_after_the_block(tmp_path: Path) -> None:
+def test_all_servers_answer_and_nothing_is_left_after_the_block(tmp_path: Path) -> None:
     with Stack({}, root=tmp_path, postgres_settings={"fsync": "off", "work_mem": "5MB"}) as stack:
         assert stack.postgres is not None
         assert stack.valkey is not None
+        assert stack.gcs is not None
         assert stack.folder is not None
-        processes = [psutil.Process(pid) for pid in (stack.postgres.pid, stack.valkey.pid)]
+        processes = [psutil.Process(pid) for pid in (stack.postgres.pid, stack.valkey.pid, stack.gcs.pid)]
         places = [stack.folder, stack.postgres.socket_folder.parent]
         assert query(stack.database_url, "SHOW max_connections") == [["200"]]
         assert query(stack.database_url, "SHOW work_mem") == [["5MB"]]
@@ -38,6 +42,8 @@ def test_both_servers_answer_and_nothing_is_left_after_the_block(tmp_path: Path)
         with client(stack.redis_url) as connection:
             assert connection.set("key", "value")
             assert connection.config_get("save") == {"save": ""}
+        assert stack.gcs_url == stack.gcs.url
+        assert names(stack.gcs_url, create_bucket(stack.gcs_url, "a-bucket")) == set()
         assert len(os.fsencode(stack.postgres.socket_folder / ".s.PGSQL.12345")) <= 103
         assert (stack.postgres.socket_folder / f".s.PGSQL.{stack.postgres.port}").is_socket()
     assert not any(is_alive(process) for process in processes)
@@ -69,19 +75,28 @@ def test_logging_in_takes_the_password_which_no_command_line_shows(tmp_path: Pat
 
 def test_servers_that_are_given_are_used_and_nothing_is_started(tmp_path: Path) -> None:
     given = {"DATABASE_URL": "postgresql://there/db", "REDIS_URL": "redis://there/0"}
+    given["STORAGE_EMULATOR_HOST"] = "http://there/"
     with Stack(given, root=tmp_path / "stack") as stack:
         assert (stack.database_url, stack.redis_url) == ("postgresql://there/db", "redis://there/0")
+        assert stack.gcs_url == "http://there"
         assert stack.postgres is None
         assert stack.valkey is None
+        assert stack.gcs is None
     assert not (tmp_path / "stack").exists()
 
 
-def test_only_the_server_that_is_not_given_is_started(tmp_path: Path) -> None:
-    with Stack({"DATABASE_URL": "postgresql://there/db", "REDIS_URL": ""}, root=tmp_path) as stack:
+def test_only_the_servers_that_are_not_given_are_started(tmp_path: Path) -> None:
+    given = {"DATABASE_URL": "postgresql://there/db", "REDIS_URL": ""}
+    with Stack(given, root=tmp_path) as stack:
         assert stack.database_url == "postgresql://there/db"
         assert stack.postgres is None
         with client(stack.redis_url) as connection:
             assert connection.ping()
+        given |= {"REDIS_URL": stack.redis_url, "STORAGE_EMULATOR_HOST": " "}
+        with Stack(given, root=tmp_path) as other:
+            assert other.valkey is None
+            assert other.gcs is not None
+            assert names(other.gcs_url, create_bucket(other.gcs_url, "a-bucket")) == set()
 
 
 def test_an_exception_stops_the_servers(tmp_path: Path) -> None:
@@ -133,7 +148,25 @@ def test_valkey_keeps_its_port_over_a_stop(tmp_path: Path, request: pytest.Fixtu
     assert not tmp_path.exists()
 
 
-@pytest.mark.parametrize("kind", [PostgresServer, ValkeyServer])
+def test_gcs_keeps_its_port_over_a_stop_and_nothing_else(tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    server = GcsServer(tmp_path)
+    request.addfinalizer(server.remove)
+    server.start()
+    before = server.url
+    put(before, create_bucket(before, "a-bucket"), "object")
+    server.stop()
+    with pytest.raises(urllib3.exceptions.HTTPError):
+        names(before, "a-bucket")
+    server.start()
+    assert server.url == before
+    with pytest.raises(RuntimeError, match="404"):
+        names(before, "a-bucket")
+    assert server.log.read_bytes() == b""
+    server.remove()
+    assert not tmp_path.exists()
+
+
+@pytest.mark.parametrize("kind", [PostgresServer, ValkeyServer, GcsServer])
 def test_a_port_taken_before_it_is_bound_is_replaced(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest, kind: type[Server]
 ) -> None:
@@ -164,3 +197,5 @@ def test_an_address_before_the_first_start_is_refused(tmp_path: Path) -> None:
         PostgresServer(tmp_path).url()
     with pytest.raises(StartError, match="never started"):
         _ = ValkeyServer(tmp_path).url
+    with pytest.raises(StartError, match="never started"):
+        _ = GcsServer(tmp_path).url

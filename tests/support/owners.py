@@ -42,7 +42,7 @@ with terminated_cleanly(), Stack({}, root=Path(sys.argv[1]), postgres_settings={
         os.read(reading, 1) if forked else os.write(writing, b".")
     if forked or "fork" not in sys.argv:
         facts = {
-            "pids": [stack.postgres.pid, stack.valkey.pid, stack._guardian.pid],
+            "pids": [stack.postgres.pid, stack.valkey.pid, stack.gcs.pid, stack._guardian.pid],
             "places": [str(stack.folder), str(stack.postgres.socket_folder.parent)],
             "forked": forked,
         }
