@@ -58,9 +58,22 @@ def empty(url: str, bucket: str) -> None:
             pass
 
 
+def drop_bucket(url: str, name: str) -> None:
+    """Delete a bucket with all that is in it, if it exists."""
+    with _pool() as pool:
+        if _ask(pool, "GET", _bucket_url(url, name), also=(404,)).get("name") is None:
+            return
+        empty(url, name)
+        _ask(pool, "DELETE", _bucket_url(url, name), also=(404,))
+
+
 def object_url(url: str, bucket: str, name: str) -> str:
     """The address of an object's metadata."""
-    return f"{url}/storage/v1/b/{quote(bucket, safe='')}/o/{quote(name, safe='')}"
+    return f"{_bucket_url(url, bucket)}/o/{quote(name, safe='')}"
+
+
+def _bucket_url(url: str, bucket: str) -> str:
+    return f"{url}/storage/v1/b/{quote(bucket, safe='')}"
 
 
 def _pool(size: int = 1) -> urllib3.PoolManager:
@@ -76,7 +89,7 @@ def _put(pool: urllib3.PoolManager, url: str, bucket: str, name: str, data: byte
 def _listed(pool: urllib3.PoolManager, url: str, bucket: str, prefix: str) -> Iterator[str]:
     query = {"prefix": prefix, "fields": "items(name),nextPageToken"}
     while True:
-        page = _ask(pool, "GET", f"{url}/storage/v1/b/{quote(bucket, safe='')}/o?{urlencode(query)}")
+        page = _ask(pool, "GET", f"{_bucket_url(url, bucket)}/o?{urlencode(query)}")
         yield from (item["name"] for item in page.get("items") or ())
         if not page.get("nextPageToken"):
             return

@@ -1,8 +1,9 @@
 """A database as the service and its operator would have prepared it, with demo accounts: for the demo and `make dev`.
 
 It is a fresh database with a random name, on the stack's own server or on the one that DATABASE_URL names; the database
-that DATABASE_URL itself names is never touched. At the end it is dropped. Stripe is the stand-in, in this process,
-whatever the environment says.
+that DATABASE_URL itself names is never touched. At the end it is dropped. The same holds for the bucket, on a
+fake-gcs-server of the stack's own or on the one that STORAGE_EMULATOR_HOST names. Stripe is the stand-in, in this
+process, whatever the environment says.
 """
 
 from __future__ import annotations
@@ -18,9 +19,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
+import urllib3
 from sqlalchemy import Connection, Engine
 
 from devstack.accounts import KINDS, add_accounts, add_plans
+from devstack.buckets import create_bucket, drop_bucket
 from devstack.databases import create_database, drop_database
 from devstack.serving import REPOSITORY
 from devstack.stack import Stack
@@ -69,12 +72,13 @@ def prepare(
     if environ.get("DATABASE_URL", "").strip():
         # Malformed, it is refused here in a sentence.
         database_target(environ)
-    servers = "PostgreSQL, Valkey and the Stripe stand-in"
-    with teller.step(f"Starting {servers}", f"{servers}, and a fresh database"):
+    servers = "PostgreSQL, Valkey, fake-gcs-server and the Stripe stand-in"
+    with teller.step(f"Starting {servers}", servers):
         stack = cleanup.enter_context(Stack(environ))
         folder = stack.folder or Path(cleanup.enter_context(tempfile.TemporaryDirectory(prefix="devstack-")))
         name = f"maintenance_{purpose}_{secrets.token_hex(6)}"
         url = cleanup.enter_context(_own_database(stack.database_url, name))
+        bucket = cleanup.enter_context(_own_bucket(stack.gcs_url, name.replace("_", "-")))
         account = Account(SystemClock())
         # The accounts below have customers, of which only those with usage are told to the stand-in.
         account.any_customer = True
@@ -82,6 +86,8 @@ def prepare(
     settings = {
         "DATABASE_URL": url,
         "REDIS_URL": stack.redis_url,
+        "STORAGE_EMULATOR_HOST": stack.gcs_url,
+        "GCS_BUCKET_NAME": bucket,
         "STRIPE_SECRET_KEY": account.secret_key,
         "STRIPE_METER_PAGES": account.meter.id,
         "STRIPE_API_BASE": stripe.url,
@@ -122,6 +128,19 @@ def _own_database(server_url: str, name: str) -> Iterator[str]:
         yield url
     finally:
         drop_database(server_url, name)
+
+
+@contextlib.contextmanager
+def _own_bucket(server_url: str, name: str) -> Iterator[str]:
+    try:
+        create_bucket(server_url, name)
+    except (RuntimeError, urllib3.exceptions.HTTPError, ValueError) as error:
+        raise StepFailed(f"The storage server that STORAGE_EMULATOR_HOST names cannot be used: {error}") from error
+    try:
+        yield name
+    finally:
+        with contextlib.suppress(RuntimeError, urllib3.exceptions.HTTPError):
+            drop_bucket(server_url, name)
 
 
 def _migrate(settings: Mapping[str, str]) -> None:
