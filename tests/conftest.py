@@ -16,6 +16,7 @@ from hypothesis import HealthCheck
 from hypothesis import settings as hypothesis_settings
 
 from devstack.accounts import add_plans
+from devstack.buckets import create_bucket, drop_bucket
 from devstack.databases import create_database, drop_database
 from devstack.stack import Stack
 from devstack.valkey import ValkeyServer
@@ -120,6 +121,14 @@ def redis_client(stack: Stack) -> Iterator["redis.Redis"]:
     lose_everything(client)
     yield client
     client.close()
+
+
+@pytest.fixture
+def bucket(stack: Stack) -> Iterator[str]:
+    """The name of a fresh, empty bucket."""
+    name = create_bucket(stack.gcs_url, _name("bucket").replace("_", "-"))
+    yield name
+    drop_bucket(stack.gcs_url, name)
 
 
 @pytest.fixture
