@@ -6,6 +6,7 @@ import click
 
 from ops import host_indexes
 from ops.migrate import migrate
+from shared.cleanup_settings import bucket_name
 from shared.clock import SystemClock
 from shared.database_url import database_target
 from shared.errors import MaintenanceError
@@ -33,7 +34,8 @@ def migrate_command(host_sql: bool) -> None:
 
     Safe to repeat, and safe beside a live service: of the service's tables it touches nothing but that it adds missing
     indexes, without locking anybody out. The first time, it binds the database to this environment, so that a copy of
-    it is refused elsewhere; with STRIPE_SECRET_KEY set, to that key's mode (live or test) too.
+    it is refused elsewhere; with STRIPE_SECRET_KEY set, to that key's mode (live or test) too, and with GCS_BUCKET_NAME
+    to that bucket.
 
     Example: DATABASE_URL=postgresql://… STRIPE_SECRET_KEY=sk_test_… python -m ops migrate
     """
@@ -42,7 +44,7 @@ def migrate_command(host_sql: bool) -> None:
         return
     try:
         target = database_target(os.environ)
-        done = migrate(target, SystemClock().now(), stripe_settings(os.environ).livemode)
+        done = migrate(target, SystemClock().now(), stripe_settings(os.environ).livemode, bucket_name(os.environ))
         click.echo(f"The schema maintenance in {done.database} is at version {done.version}{done.from_note}.")
         for name in host_indexes.build_host_indexes(target):
             click.echo(f"Built the index {name}.")

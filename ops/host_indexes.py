@@ -46,6 +46,24 @@ HOST_INDEXES = (
         "stripe_reconcile finds what was not reported without reading all of the table",
         predicate="NOT stripe_reported",
     ),
+    HostIndex(
+        "maintenance_usage_events_task_id",
+        "usage_events",
+        "task_id",
+        "without it, each task that a cleanup erases reads all of usage_events",
+    ),
+    HostIndex(
+        "maintenance_source_files_to_tasks_task_id",
+        "source_files_to_tasks",
+        "task_id",
+        "without it, each task that a cleanup erases reads all links",
+    ),
+    HostIndex(
+        "maintenance_job_runs_append_from_run_id",
+        "job_runs",
+        "append_from_run_id",
+        "without it, each run that a cleanup erases reads all runs",
+    ),
 )
 
 # By what it is on, not by its name: the service may have built the same under another one. An index that a broken build

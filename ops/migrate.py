@@ -16,7 +16,7 @@ import shared.migrations
 from ops.engine import make_engine, translated_from_engine
 from shared.database_url import DatabaseTarget
 from shared.errors import LockLost, Misconfigured, Unavailable
-from shared.start_check import wrong_mode
+from shared.start_check import wrong_bucket, wrong_mode
 
 # Any number, as long as it is always the same one.
 _MIGRATION_LOCK = 0x6D61_6967
@@ -41,10 +41,11 @@ class Migrated:
         return f" (was {self.before})" if self.before else " (new)"
 
 
-def migrate(target: DatabaseTarget, now: datetime, livemode: bool | None = None) -> Migrated:
+def migrate(target: DatabaseTarget, now: datetime, livemode: bool | None = None, bucket: str | None = None) -> Migrated:
     """Bring the schema `maintenance` to this code's version; the first time, bind the database to `target`.
 
-    `livemode` says which mode of Stripe the settings' key is for, None without a key; what is bound first stays.
+    `livemode` says which mode of Stripe the settings' key is for, None without a key; `bucket` is the settings' bucket,
+    None without one. What is bound first stays.
     Raises Misconfigured when the database is bound to another environment or the login may not create the schema, and
     Unavailable when it cannot be reached or something holds a lock that is needed.
     """
@@ -56,7 +57,7 @@ def migrate(target: DatabaseTarget, now: datetime, livemode: bool | None = None)
             if before is not None:
                 _check_bound_here(connection, target)
             version = upgrade_schema(connection)
-            bind_identity(connection, target, now, livemode)
+            bind_identity(connection, target, now, livemode, bucket)
             return Migrated(str(target), before, version)
     except alembic.util.CommandError as error:
         raise Misconfigured(
@@ -84,10 +85,16 @@ def upgrade_schema(connection: Connection) -> str:
     return _version(connection) or ""
 
 
-def bind_identity(connection: Connection, target: DatabaseTarget, now: datetime, livemode: bool | None = None) -> None:
+def bind_identity(
+    connection: Connection,
+    target: DatabaseTarget,
+    now: datetime,
+    livemode: bool | None = None,
+    bucket: str | None = None,
+) -> None:
     """Write whose database this is, as far as that is not written already.
 
-    Raises Misconfigured when it is bound to the other mode of Stripe.
+    Raises Misconfigured when it is bound to the other mode of Stripe, or to another bucket.
     """
     connection.execute(
         text(
@@ -96,14 +103,17 @@ def bind_identity(connection: Connection, target: DatabaseTarget, now: datetime,
         ),
         {"instance": target.instance, "database": target.database, "now": now},
     )
-    if livemode is None:
-        return
-    bound = connection.scalar(
-        text("UPDATE maintenance.identity SET livemode = coalesce(livemode, :livemode) RETURNING livemode"),
-        {"livemode": livemode},
-    )
-    if bound != livemode:
-        raise wrong_mode(bound)
+    row = connection.execute(
+        text(
+            "UPDATE maintenance.identity SET livemode = coalesce(livemode, :livemode), "
+            "bucket = coalesce(bucket, :bucket) RETURNING livemode, bucket"
+        ),
+        {"livemode": livemode, "bucket": bucket},
+    ).one()
+    if livemode is not None and row.livemode != livemode:
+        raise wrong_mode(row.livemode)
+    if bucket is not None and row.bucket != bucket:
+        raise wrong_bucket(row.bucket, bucket)
 
 
 def _version(connection: Connection) -> str | None:

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from shared.bucket_calls import Bucket
 from shared.clock import Clock, Timer
 from shared.errors import Fenced, LockLost, Unavailable
 from shared.job import Job
@@ -64,8 +65,9 @@ class Context:
     """Everything that one run of a job may use.
 
     `now` is the time the run is for, one value for the whole run. `slot` is the firing, if any. `limit` is the largest
-    number of items to treat, None for all. `earlier` holds the counts of the slot's previous attempts, `counts` this
-    run's own. `failed_count` is no sum: the next attempt meets the same items again.
+    number of items to treat, None for all; `allow_deletes` is how many an operator lets this one run delete, None for
+    what the guard against deleting too much allows. `earlier` holds the counts of the slot's previous attempts,
+    `counts` this run's own. `failed_count` is no sum: the next attempt meets the same items again.
     """
 
     job: Job
@@ -80,6 +82,8 @@ class Context:
     log: Log
     timer: Timer
     connect_stripe: Callable[[], Stripe]
+    connect_bucket: Callable[[], Bucket]
+    allow_deletes: int | None = None
     fence: Fence | None = None
     earlier: Mapping[str, int] = field(default_factory=dict)
     counts: Counter[str] = field(default_factory=Counter)

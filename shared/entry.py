@@ -28,6 +28,7 @@ _HTTP = {
     Status.PAUSED: 200,
     Status.BUSY: 409,
     Status.FENCED: 409,
+    Status.REFUSED: 500,
     Status.INCOMPLETE: 503,
     Status.UNAVAILABLE: 503,
     Status.MISCONFIGURED: 500,

@@ -32,6 +32,16 @@ def number(environ: Mapping[str, str], name: str, default: int, low: int, high: 
     return default if value is None else value
 
 
+def fraction(environ: Mapping[str, str], name: str, default: float) -> float:
+    """A share from 0 to 1, such as 0.5, the default where it is not set. Raises Misconfigured for anything else."""
+    value = text(environ, name)
+    if value is None:
+        return default
+    if not re.fullmatch(r"\d(\.\d{1,9})?", value, re.ASCII) or float(value) > 1:
+        raise Misconfigured(name, f"{name} must be a share from 0 to 1, such as 0.5.")
+    return float(value)
+
+
 def choice(environ: Mapping[str, str], name: str, choices: tuple[str, ...]) -> str:
     """One of the choices, the first where it is not set. Raises Misconfigured for anything else."""
     value = text(environ, name)

@@ -4,6 +4,7 @@
     ├── BadRequest        a field of the request is not what it must be
     ├── Misconfigured     a setting, a permission or a schema is wrong: only a person can mend it
     ├── Unavailable       a service that the job needs does not answer: a later attempt may succeed
+    ├── Refused           more would be deleted than one run may: nothing was, and a person must look
     ├── Fenced            a newer run of the same job took over: this one must not write any more
     └── StatementFailed   one statement of a batch failed, the connection is good
         ├── LockLost      another session held a row, or the statement took too long: try a smaller batch
@@ -40,6 +41,15 @@ class Unavailable(MaintenanceError):
     def __init__(self, service: str, message: str) -> None:
         super().__init__(message)
         self.service = service
+
+
+class Refused(MaintenanceError):
+    """A cleanup would delete more than one run may. `would_delete` and `allowed` are the two numbers."""
+
+    def __init__(self, message: str, would_delete: int, allowed: int) -> None:
+        super().__init__(message)
+        self.would_delete = would_delete
+        self.allowed = allowed
 
 
 class Fenced(MaintenanceError):

@@ -2,7 +2,7 @@
 
 import uuid
 
-from shared.errors import Fenced, LockLost, Misconfigured, Unavailable
+from shared.errors import Fenced, LockLost, Misconfigured, Refused, Unavailable
 from shared.outcome import Outcome, Status
 from shared.services import Services
 
@@ -14,6 +14,9 @@ def outcome_of(services: Services, job: str, error: Exception) -> Outcome:
     """
     if isinstance(error, Fenced):
         return Outcome(Status.FENCED, False, str(error), job)
+    if isinstance(error, Refused):
+        details = {"would_delete": error.would_delete, "allowed": error.allowed}
+        return Outcome(Status.REFUSED, False, str(error), job, details=details)
     if isinstance(error, Unavailable):
         return Outcome(Status.UNAVAILABLE, False, str(error), job, details={"service": error.service})
     if isinstance(error, LockLost):

@@ -30,6 +30,8 @@ class Invocation:
     force: bool = False
     limit: int | None = None
     as_of: datetime | None = None
+    # Only the operator's command line sets it: no request can lift the guard against deleting too much.
+    allow_deletes: int | None = None
 
 
 def parse_invocation(schedule_time: str | None, body: bytes, now: datetime) -> Invocation:

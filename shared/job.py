@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from shared.postgres import Transaction
     from shared.settings import Settings
 
-NEEDS = frozenset({"postgres", "redis", "stripe"})
+NEEDS = frozenset({"postgres", "redis", "stripe", "gcs"})
 
 
 @dataclass(frozen=True)

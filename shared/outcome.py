@@ -17,6 +17,7 @@ class Status(enum.StrEnum):
     BUSY = "busy"
     INCOMPLETE = "incomplete"
     FENCED = "fenced"
+    REFUSED = "refused"
     UNAVAILABLE = "unavailable"
     MISCONFIGURED = "misconfigured"
     FAILED = "failed"

@@ -5,7 +5,7 @@
 -- What a run must know before it starts: the schema's version, whose database this is, and whether the job is paused.
 SELECT
     (SELECT max(version_num) FROM maintenance.alembic_version) AS schema_version,
-    identity.instance, identity.database, identity.bound_at, identity.livemode,
+    identity.instance, identity.database, identity.bound_at, identity.livemode, identity.bucket,
     controls.paused_until, controls.by, controls.why
 FROM (SELECT 1) AS always
 LEFT JOIN maintenance.identity ON true

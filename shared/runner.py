@@ -28,6 +28,7 @@ _SHARD = 0
 _SEVERITY = {
     Status.INCOMPLETE: "WARNING",
     Status.FENCED: "WARNING",
+    Status.REFUSED: "ERROR",
     Status.UNAVAILABLE: "WARNING",
     Status.MISCONFIGURED: "ERROR",
     Status.FAILED: "ERROR",
@@ -181,6 +182,7 @@ class _Execution:
             slot=self._slot,
             dry_run=self._dry_run,
             limit=limit,
+            allow_deletes=self._invocation.allow_deletes,
             settings=self._services.settings,
             deadline_at=self._new_run().deadline_at,
             database=self._services.database,
@@ -188,6 +190,7 @@ class _Execution:
             log=self._services.log,
             timer=self._services.timer,
             connect_stripe=lambda: self._services.stripe,
+            connect_bucket=lambda: self._services.bucket,
             fence=fence,
             earlier=earlier,
             # On record with the counts, because a limited run is no full success, however it ends.

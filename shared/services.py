@@ -10,11 +10,13 @@ from shared.postgres import Database
 from shared.settings import Settings, parse_settings
 
 if TYPE_CHECKING:
+    from shared.gcs import GcsBucket
     from shared.redis_store import RedisStore
     from shared.stripe_api import StripeApi
 
 # As many calls at once as anything here makes.
 STRIPE_CONNECTIONS = 128
+BUCKET_CONNECTIONS = 32
 
 
 class Services:
@@ -37,6 +39,7 @@ class Services:
         self._database: Database | None = None
         self._redis: RedisStore | None = None
         self._stripe: StripeApi | None = None
+        self._bucket: GcsBucket | None = None
         self.clock = clock
         self.redact = Redactor()
         self.log = Log(stream, clock, self.redact)
@@ -82,6 +85,17 @@ class Services:
                 self._stripe = StripeApi(self.settings.stripe, STRIPE_CONNECTIONS)
             return self._stripe
 
+    @property
+    def bucket(self) -> "GcsBucket":
+        """The bucket; connects with the first call. Only where GCS_BUCKET_NAME is set."""
+        with self._making:
+            if self._bucket is None:
+                # Imported here: only a job that needs the bucket pays for its client.
+                from shared.gcs import GcsBucket
+
+                self._bucket = GcsBucket(self.settings.cleanup, BUCKET_CONNECTIONS)
+            return self._bucket
+
     def close(self) -> None:
         """Close the connections of the clients that were made."""
         with self._making:
@@ -91,3 +105,5 @@ class Services:
                 self._redis.close()
             if self._stripe is not None:
                 self._stripe.close()
+            if self._bucket is not None:
+                self._bucket.close()

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
+from shared.cleanup_settings import CleanupSettings, cleanup_settings
 from shared.database_url import DatabaseTarget, database_target
 from shared.environ import choice, number, optional_number, text
 from shared.errors import Misconfigured
@@ -44,6 +45,7 @@ class Settings:
     job_timeout_seconds: int | None
     revision: str | None
     stripe: StripeSettings
+    cleanup: CleanupSettings
 
     @property
     def secrets(self) -> tuple[str, ...]:
@@ -69,6 +71,7 @@ def parse_settings(environ: Mapping[str, str]) -> Settings:
         job_timeout_seconds=optional_number(environ, "JOB_TIMEOUT_SECONDS", 61, 1710),
         revision=text(environ, "K_REVISION"),
         stripe=stripe_settings(environ),
+        cleanup=cleanup_settings(environ),
     )
 
 

@@ -13,7 +13,7 @@ from shared.settings import Settings
 from shared.statements import STATEMENTS
 
 # The newest migration in migrations/versions that this code relies on.
-SCHEMA_VERSION = "0002"
+SCHEMA_VERSION = "0003"
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,8 @@ def check_start(transaction: Transaction, job: Job, settings: Settings, now: dat
     _check_identity(row, settings)
     if "stripe" in job.needs:
         _check_stripe(row["livemode"], settings)
+    if "gcs" in job.needs:
+        _check_bucket(row["bucket"], settings)
     pause = Pause(row["paused_until"], row["by"], row["why"]) if row["paused_until"] else None
     return StartState(pause, row["bound_at"])
 
@@ -65,6 +67,28 @@ def _check_identity(row: Row, settings: Settings) -> None:
             f"{settings.database}. If it is a copy, nothing may run on it before it is bound anew; otherwise correct "
             "the settings.",
         )
+
+
+def _check_bucket(bound: str | None, settings: Settings) -> None:
+    name = settings.cleanup.bucket
+    if name is None:
+        raise Misconfigured("GCS_BUCKET_NAME", "GCS_BUCKET_NAME is not set. It is the name of the service's bucket.")
+    if bound is None:
+        raise Misconfigured(
+            "identity",
+            "The database is bound to no bucket yet. Run `python -m ops migrate` with GCS_BUCKET_NAME set.",
+        )
+    if bound != name:
+        raise wrong_bucket(bound, name)
+
+
+def wrong_bucket(bound: str, name: str) -> Misconfigured:
+    """What to say where the settings name another bucket than the one that the database is bound to."""
+    return Misconfigured(
+        "identity",
+        f"This database belongs to another environment: it is bound to the bucket {bound}, and GCS_BUCKET_NAME is "
+        f"{name}. Correct the setting; a copy of a database must be bound anew before use.",
+    )
 
 
 def _check_stripe(bound: bool | None, settings: Settings) -> None:

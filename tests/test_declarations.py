@@ -18,6 +18,7 @@ def test_the_schedules_of_the_jobs_there_are() -> None:
     assert schedules == {
         "period_reset": ("period", "30 0 * * *", "updated_count"),
         "stripe_reconcile": ("stripe", "15 */2 * * *", "success_count"),
+        "usage_counter_cleanup": ("usage", "0 2 * * 0", "deleted_count"),
     }
 
 

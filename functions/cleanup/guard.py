@@ -1,0 +1,28 @@
+"""The guard against deleting too much: a wrong database, a wrong clock or a wrong setting must not empty a table.
+
+Pure arithmetic; each job counts first, asks here, and only then deletes.
+"""
+
+from shared.errors import Refused
+
+
+def allowed(total: int, fraction: float, floor: int, by_operator: int | None) -> int:
+    """How many of `total` one run may delete: a share of them or a floor, unless an operator named a number."""
+    if by_operator is not None:
+        return by_operator
+    return max(floor, int(total * fraction))
+
+
+def check(what: str, would_delete: int, total: int, may: int) -> None:
+    """Let a run begin that would delete no more than it may. Raises Refused with both numbers otherwise.
+
+    `what` names the things in the plural, with where they are, such as "runs".
+    """
+    if would_delete > may:
+        raise Refused(
+            f"Refused: {would_delete} of {total} {what} would be deleted, and at most {may} may go in one run. Nothing "
+            "was deleted. Check that the database, the bucket, the clock and the retention settings are the right "
+            "ones; if so, run `python -m ops run JOB --allow-deletes N` with a large enough N.",
+            would_delete,
+            may,
+        )

@@ -1,0 +1,33 @@
+"""Ranges of a table's pages in the order in which they lie on disk, sized by how long one may take.
+
+A table that is worked through in its physical order is read once, and what was inserted together goes together. A row
+that moves while this goes on (an update puts it on another page) may be missed: callers go over the table again.
+"""
+
+from collections.abc import Iterator
+
+
+class PageRanges:
+    """Ranges of `pages` pages, as pairs of ctids (from, up to but without).
+
+    `seconds` is how long the work on one range should take; callers tell with `took` how long it did.
+    """
+
+    def __init__(self, pages: int, *, first: int, most: int, seconds: float) -> None:
+        self._pages = pages
+        self._size = first
+        self._most = most
+        self._seconds = seconds
+
+    def __iter__(self) -> Iterator[tuple[str, str]]:
+        """The ranges, one after the other."""
+        page = 0
+        while page < self._pages:
+            size = self._size
+            yield f"({page},0)", f"({page + size},0)"
+            page += size
+
+    def took(self, seconds: float) -> None:
+        """Note how long the last range took: the next one is larger or smaller, by no more than half or double."""
+        ratio = min(2.0, max(0.5, self._seconds / max(seconds, 0.0001)))
+        self._size = max(1, min(self._most, int(self._size * ratio)))

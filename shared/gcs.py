@@ -1,0 +1,185 @@
+"""The adapter to Google Cloud Storage, on google-cloud-storage.
+
+It makes one attempt at each call and says what came of it: the outbox knows when to try again, so that no thread sleeps
+in a retry while the run's deadline passes. Facts about errors: "HTTP status and error codes for JSON", Cloud Storage
+documentation.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+
+import requests
+from google.api_core.client_options import ClientOptions
+from google.api_core.exceptions import (
+    Conflict,
+    Forbidden,
+    GoogleAPICallError,
+    NotFound,
+    PreconditionFailed,
+    RetryError,
+    ServerError,
+    TooManyRequests,
+    Unauthorized,
+)
+from google.auth.credentials import AnonymousCredentials
+from google.auth.exceptions import GoogleAuthError, TransportError
+from google.cloud import storage  # type: ignore[attr-defined]
+from google.cloud.storage.retry import DEFAULT_RETRY
+from requests.adapters import HTTPAdapter
+
+from shared.bucket_calls import Answer, BucketState, Deletion, StoredObject
+from shared.cleanup_settings import CleanupSettings
+from shared.errors import MaintenanceError, Misconfigured, Unavailable
+
+# To connect, and between two bytes of an answer.
+_TIMEOUT_SECONDS = (5.0, 30.0)
+# A listing has thousands of pages: one that fails is asked for again, for a few seconds.
+_RETRY = DEFAULT_RETRY.with_delay(initial=0.2, maximum=2.0).with_timeout(8.0)
+_TRANSIENT = (TooManyRequests, ServerError, Conflict, TransportError, requests.RequestException)
+# What keeps an object for the time being: reasons of the JSON API, and words of its messages.
+_KEPT_REASONS = frozenset({"retentionPolicyNotMet", "objectUnderActiveHold"})
+_KEPT_WORDS = ("retention", "active temporary hold", "active event-based hold", "under active")
+
+
+class GcsBucket:
+    """The bucket that the settings name. `connections` is how many calls are made at once at most."""
+
+    def __init__(self, settings: CleanupSettings, connections: int) -> None:
+        """Remember the settings; nothing connects before the first call. Raises Misconfigured without credentials."""
+        if settings.bucket is None:
+            raise Misconfigured("GCS_BUCKET_NAME", "GCS_BUCKET_NAME is not set.")
+        self.name = settings.bucket
+        try:
+            if settings.emulator_url is None:
+                self._client = storage.Client()
+            else:
+                self._client = storage.Client(
+                    project="emulated",
+                    credentials=AnonymousCredentials(),  # type: ignore[no-untyped-call]
+                    client_options=ClientOptions(api_endpoint=settings.emulator_url),
+                )
+        except (GoogleAuthError, OSError) as error:
+            raise _auth_error(error) from error
+        # Its own pool holds ten connections, and drops those of further threads after each call.
+        adapter = HTTPAdapter(pool_connections=2, pool_maxsize=connections)
+        self._client._http.mount("https://", adapter)
+        self._client._http.mount("http://", adapter)
+        self._bucket = self._client.bucket(self.name)
+
+    def close(self) -> None:
+        """Close its connections."""
+        self._client.close()
+
+    def state(self) -> BucketState:
+        """Look at the bucket itself: what of a deleted object stays. Raises Unavailable or Misconfigured."""
+        with self._translated("storage.buckets.get"):
+            bucket = self._client.get_bucket(self.name, timeout=_TIMEOUT_SECONDS, retry=_RETRY)
+        policy = bucket._properties.get("softDeletePolicy") or {}
+        seconds = int(policy.get("retentionDurationSeconds") or 0)
+        return BucketState(timedelta(seconds=seconds), bool(bucket.versioning_enabled))
+
+    def pages(self, start: str | None) -> Iterator[Sequence[StoredObject]]:
+        """All objects from a name on, page by page. Raises Unavailable or Misconfigured."""
+        listing = self._client.list_blobs(
+            self._bucket,
+            start_offset=start,
+            page_size=1000,
+            fields="items(name,generation,timeCreated,size),nextPageToken",
+            timeout=_TIMEOUT_SECONDS,
+            retry=_RETRY,
+        )
+        pages = listing.pages
+        while True:
+            with self._translated("storage.objects.list"):
+                page = next(pages, None)
+            if page is None:
+                return
+            yield [StoredObject(blob.name, blob.generation, blob.time_created, blob.size or 0) for blob in page]
+
+    def generation(self, name: str) -> int | Deletion:
+        """The generation of an object, or why there is none to tell. Raises Misconfigured."""
+        blob = self._bucket.blob(name)
+        told = self._attempt(lambda: blob.reload(timeout=_TIMEOUT_SECONDS, retry=None), "storage.objects.get")
+        if told is not None:
+            return told
+        return int(blob.generation)
+
+    def delete(self, name: str, generation: int | None) -> Deletion:
+        """Delete an object, and with a generation only that. Raises Misconfigured."""
+        told = self._attempt(
+            lambda: self._bucket.delete_blob(
+                name, if_generation_match=generation, timeout=_TIMEOUT_SECONDS, retry=None
+            ),
+            "storage.objects.delete",
+        )
+        return told or Deletion(Answer.DELETED)
+
+    def _attempt(self, call: Callable[[], object], permission: str) -> Deletion | None:
+        """Make a call about one object; None where it went through."""
+        try:
+            call()
+        except NotFound:
+            return Deletion(Answer.ABSENT)
+        except PreconditionFailed:
+            return Deletion(Answer.CHANGED)
+        except Forbidden as error:
+            if _is_kept(error):
+                return Deletion(Answer.HELD, _said(error))
+            raise self._refused(permission) from error
+        except Unauthorized as error:
+            raise self._refused(permission) from error
+        except _TRANSIENT as error:
+            return Deletion(Answer.BUSY, _said(error))
+        except GoogleAuthError as error:
+            raise _auth_error(error) from error
+        except (GoogleAPICallError, ValueError) as error:
+            return Deletion(Answer.REFUSED, _said(error))
+        return None
+
+    @contextmanager
+    def _translated(self, permission: str) -> Iterator[None]:
+        """Turn errors of a call about the whole bucket into ours."""
+        try:
+            yield
+        except NotFound as error:
+            raise Misconfigured(
+                "GCS_BUCKET_NAME", f"There is no bucket {self.name}. Check GCS_BUCKET_NAME, and that it still exists."
+            ) from error
+        except (Forbidden, Unauthorized) as error:
+            raise self._refused(permission) from error
+        except GoogleAuthError as error:
+            raise _auth_error(error) from error
+        except (GoogleAPICallError, RetryError, requests.RequestException) as error:
+            raise Unavailable(
+                "gcs", f"Google Cloud Storage does not answer for the bucket {self.name}: {_said(error)}. Try again."
+            ) from error
+
+    def _refused(self, permission: str) -> Misconfigured:
+        return Misconfigured(
+            "bucket rights",
+            f"The service account may not use {permission} on the bucket {self.name}. Grant it a role with "
+            "that permission: roles/storage.objectUser for objects, roles/storage.legacyBucketReader for the bucket.",
+        )
+
+
+def _is_kept(error: Forbidden) -> bool:
+    reasons = {str(each.get("reason")) for each in error.errors if isinstance(each, dict)}
+    return bool(reasons & _KEPT_REASONS) or any(word in str(error.message).lower() for word in _KEPT_WORDS)
+
+
+def _said(error: Exception) -> str:
+    """What an error is, in words that name no object: names are the user's content."""
+    if isinstance(error, GoogleAPICallError):
+        return f"{int(error.code)} {type(error).__name__}" if error.code else type(error).__name__
+    return type(error).__name__
+
+
+def _auth_error(error: Exception) -> MaintenanceError:
+    if isinstance(error, TransportError):
+        return Unavailable("gcs", "Google's login service does not answer. Try again.")
+    return Misconfigured(
+        "Google credentials",
+        "There are no usable Google credentials here. On Google Cloud the function's service account is used; "
+        "elsewhere run `gcloud auth application-default login`, or set STORAGE_EMULATOR_HOST for a stand-in.",
+    )
