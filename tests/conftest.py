@@ -18,6 +18,7 @@ from hypothesis import settings as hypothesis_settings
 from devstack.accounts import add_plans
 from devstack.buckets import create_bucket, drop_bucket
 from devstack.databases import create_database, drop_database
+from devstack.gcs_front import GcsFront
 from devstack.stack import Stack
 from devstack.valkey import ValkeyServer
 from functions.registry import JOBS
@@ -129,6 +130,13 @@ def bucket(stack: Stack) -> Iterator[str]:
     name = create_bucket(stack.gcs_url, _name("bucket").replace("_", "-"))
     yield name
     drop_bucket(stack.gcs_url, name)
+
+
+@pytest.fixture
+def gcs_front(stack: Stack) -> Iterator[GcsFront]:
+    """A front before the storage server, which plays faults."""
+    with GcsFront(stack.gcs_url) as front:
+        yield front
 
 
 @pytest.fixture
