@@ -42,10 +42,11 @@ class Answer(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Deletion:
-    """The answer to one attempt, and for BUSY, HELD and REFUSED why."""
+    """The answer to one attempt, and for BUSY, HELD and REFUSED why; `too_fast` where fewer calls were asked for."""
 
     answer: Answer
     reason: str | None = None
+    too_fast: bool = False
 
 
 class Bucket(Protocol):

@@ -8,6 +8,7 @@ documentation.
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
+from http import HTTPStatus
 
 import requests
 from google.api_core.client_options import ClientOptions
@@ -130,11 +131,12 @@ class GcsBucket:
         except Unauthorized as error:
             raise self._refused(permission) from error
         except _TRANSIENT as error:
-            return Deletion(Answer.BUSY, _said(error))
+            return Deletion(Answer.BUSY, _said(error), too_fast=isinstance(error, TooManyRequests))
         except GoogleAuthError as error:
             raise _auth_error(error) from error
         except (GoogleAPICallError, ValueError) as error:
-            return Deletion(Answer.REFUSED, _said(error))
+            timed_out = isinstance(error, GoogleAPICallError) and error.code == HTTPStatus.REQUEST_TIMEOUT
+            return Deletion(Answer.BUSY if timed_out else Answer.REFUSED, _said(error))
         return None
 
     @contextmanager

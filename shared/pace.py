@@ -13,11 +13,11 @@ _RECOVERY_A_SECOND = 0.05
 
 
 class Pace:
-    """At most `rate` turns a second. Safe to share between threads."""
+    """At most `rate` turns a second, `start` of them at first. Safe to share between threads."""
 
-    def __init__(self, rate: float, timer: Timer) -> None:
+    def __init__(self, rate: float, timer: Timer, *, start: float | None = None) -> None:
         self._full = rate
-        self._rate = rate
+        self._rate = rate if start is None else start
         self._timer = timer
         self._tokens = 1.0
         self._then = timer.seconds()

@@ -19,6 +19,8 @@ def test_the_schedules_of_the_jobs_there_are() -> None:
         "period_reset": ("period", "30 0 * * *", "updated_count"),
         "stripe_reconcile": ("stripe", "15 */2 * * *", "success_count"),
         "usage_counter_cleanup": ("usage", "0 2 * * 0", "deleted_count"),
+        "abandoned_cleanup": ("abandoned", "0 1 * * *", "jobs_cleaned"),
+        "opt_out_cleanup": ("optout", "0 4 * * 6", "jobs_cleaned"),
     }
 
 

@@ -1,0 +1,39 @@
+"""Erase drafts that were never started, with their files; and extraction jobs that are left with nothing.
+
+Dangers beside those of `functions.cleanup.erasing`, each held by the rules in candidates.sql:
+
+- The latest run of a job with an automation is a draft that waits for mail, or the model of the next run: it stays.
+- A draft that an automation is just filling is in use, however old it is.
+- A user may come back to a draft at any moment, marked for deletion or not: what was active since stays.
+- Deleting a job deletes its automations: one that has any stays.
+"""
+
+from collections.abc import Mapping
+from datetime import datetime
+
+from functions.cleanup.erasing import RULES, Plan
+from functions.cleanup.erasure_job import Words, run_erasure, waiting_for
+from shared.context import Context
+from shared.job import JobResult
+from shared.postgres import Transaction
+from shared.settings import Settings
+
+
+def run(ctx: Context) -> JobResult:
+    """Erase abandoned drafts. Raises Refused, Misconfigured or Unavailable."""
+    return run_erasure(ctx, _plan(ctx.now, ctx.settings), Words("Abandoned cleanup", "draft"))
+
+
+def waiting(transaction: Transaction, now: datetime, settings: Settings) -> Mapping[str, int]:
+    """How many drafts are due or held, and how many objects wait."""
+    return waiting_for(transaction, _plan(now, settings), settings.cleanup.bucket)
+
+
+def _plan(now: datetime, settings: Settings) -> Plan:
+    return Plan(
+        count=RULES["count_abandoned"],
+        find=RULES["find_abandoned"],
+        decide=RULES["decide_abandoned"],
+        parameters={"now": now, "idle_before": now - settings.cleanup.abandoned_after},
+        with_parents=True,
+    )

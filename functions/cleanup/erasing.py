@@ -1,0 +1,234 @@
+"""Erase runs with all that hangs on them, in batches: database rows first, objects through the outbox.
+
+Dangers, and what holds them:
+
+- A user comes back, submits, appends or creates an automation while this goes on. Each batch locks the jobs, then their
+  runs, then their files, and in later statements decides everything again; who came back a second earlier keeps all.
+- A file is used by another run. It moves to that run, or its owner waits (`functions.cleanup.sharing`).
+- A kill between rows and objects. The outbox's rows are written in the transaction that deletes the rows; until an
+  object is gone, its row says so.
+- Billing. Usage events are never deleted: the database sets their task_id to NULL.
+
+In a conflict with the service this yields: a batch that loses a lock, or that the database refuses, is halved down to
+one run, which is passed by.
+"""
+
+import hashlib
+import hmac
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from functions.cleanup.page_ranges import PageRanges
+from functions.cleanup.sharing import Link, Sharing, decide_sharing
+from shared.context import Batch, Context
+from shared.errors import DataRejected, LockLost
+from shared.postgres import Row, Transaction
+from shared.sql import Statement, load_statements
+
+RULES = load_statements(Path(__file__).with_name("candidates.sql"))
+STATEMENTS = load_statements(Path(__file__).with_name("erasure.sql"))
+
+_RUNS_A_BATCH = 500
+_FIRST_PAGES, _MOST_PAGES, _SECONDS_A_RANGE = 16, 2_000, 0.25
+# Runs that others hold locked are waited for this often, so long in all; then the run is incomplete.
+_WAITS_SECONDS = (0.25, 0.5, 1.0, 1.0)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What one job erases: the statements that count, find and decide, with their parameters."""
+
+    count: Statement
+    find: Statement
+    decide: Statement
+    parameters: Mapping[str, object]
+    # Whether jobs that are left without runs go too.
+    with_parents: bool
+
+
+@dataclass
+class _Done:
+    """What came of one batch."""
+
+    erased: int = 0
+    waiting: set[str] = field(default_factory=set)
+    busy: set[str] = field(default_factory=set)
+
+
+class Eraser:
+    """Erases what a plan names. `room` is how many runs may still go.
+
+    `waiting` are the runs that wait for a draft, `busy` those that others held locked, as of the last pass; `refused`
+    those that the database refused.
+    """
+
+    def __init__(self, ctx: Context, plan: Plan, bucket: str, room: int) -> None:
+        self._ctx = ctx
+        self._plan = plan
+        self._bucket = bucket
+        self._key = b""
+        self.room = room
+        self.waiting: set[str] = set()
+        self.busy: set[str] = set()
+        self.refused: set[str] = set()
+
+    def run(self) -> None:
+        """Go over all runs until a pass erases nothing more, and what others hold was waited for."""
+        with self._ctx.reading() as transaction:
+            (row,) = transaction.rows(STATEMENTS["erasure_key"])
+        self._key = bytes(row["erasure_key"])
+        waits = iter(_WAITS_SECONDS)
+        while self.may_go_on():
+            if self._pass():
+                continue
+            pause = next(waits, None)
+            if not self.busy or pause is None:
+                return
+            self._ctx.timer.wait(pause)
+
+    def may_go_on(self) -> bool:
+        """Whether there is time, and room for another run."""
+        return self.room > 0 and self._ctx.time_left() > 0
+
+    def _pass(self) -> int:
+        """Go over the table once; give how many runs were erased."""
+        self.waiting, self.busy = set(), set()
+        with self._ctx.reading() as transaction:
+            (row,) = transaction.rows(STATEMENTS["run_pages"])
+        ranges = PageRanges(row["pages"], first=_FIRST_PAGES, most=_MOST_PAGES, seconds=_SECONDS_A_RANGE)
+        erased = 0
+        for first, beyond in ranges:
+            if not self.may_go_on():
+                break
+            began = self._ctx.timer.seconds()
+            with self._ctx.reading() as transaction:
+                found = transaction.rows(self._plan.find, first=first, beyond=beyond, **self._plan.parameters)
+            runs = [run for run in found if run["id"] not in self.refused]
+            for start in range(0, len(runs), _RUNS_A_BATCH):
+                erased += self._halving(runs[start : start + _RUNS_A_BATCH])
+            ranges.took(self._ctx.timer.seconds() - began)
+        return erased
+
+    def _halving(self, runs: Sequence[Row]) -> int:
+        """Erase the runs, in parts where not all go through at once."""
+        parts, erased = [runs], 0
+        while parts and self.may_go_on():
+            part = parts.pop()[: self.room]
+            try:
+                done = self._batch(part)
+            except (LockLost, DataRejected) as error:
+                if len(part) > 1:
+                    middle = len(part) // 2
+                    parts += [part[middle:], part[:middle]]
+                else:
+                    self._passed_by(part[0]["id"], error)
+                continue
+            self.waiting |= done.waiting
+            self.busy |= done.busy
+            self.room -= done.erased
+            erased += done.erased
+        return erased
+
+    def _passed_by(self, run: str, error: LockLost | DataRejected) -> None:
+        if isinstance(error, LockLost):
+            self.busy.add(run)
+        else:
+            self.refused.add(run)
+            self._ctx.item_failed(run, error.reason)
+
+    def _batch(self, runs: Sequence[Row]) -> _Done:
+        # Not durable: a crash of the server may lose the batch as a whole, and then it is due again. No object is
+        # touched before the claim of its row is on disk, and with it all that came before.
+        with self._ctx.batch(durable=False) as batch:
+            jobs = _ids(batch.rows(STATEMENTS["lock_jobs"], jobs=sorted({run["job_id"] for run in runs})))
+            asked = [run["id"] for run in runs]
+            locked = _ids(batch.rows(STATEMENTS["lock_runs"], runs=asked, jobs=sorted(jobs)))
+            free = locked - self._with_busy_files(batch, locked)
+            decided = {row["id"]: row for row in self._decide(batch, free)}
+            sharing = _sharing(batch, list(decided))
+            going = [decided[run] for run in asked if run in sharing.going]
+            self._erase(batch, going, sharing)
+            done = _Done(len(going), sharing.waiting, {*asked} - free)
+            if self._plan.with_parents and going:
+                parents = sorted({row["job_id"] for row in going})
+                deleted = batch.execute(STATEMENTS["delete_parents"], jobs=parents, **parent_parameters(self._ctx))
+                batch.count(parents_deleted=deleted)
+            batch.count(jobs_cleaned=len(going), files_rehomed=len(sharing.moves))
+        return done
+
+    def _with_busy_files(self, batch: Batch, runs: set[str]) -> set[str]:
+        """Those of the runs with a file that somebody else holds."""
+        locked: dict[str, int] = dict.fromkeys(runs, 0)
+        for row in batch.rows(STATEMENTS["lock_files"], runs=sorted(runs)):
+            locked[row["run_id"]] += 1
+        counted = batch.rows(STATEMENTS["count_files"], runs=sorted(runs))
+        return {row["run_id"] for row in counted if row["files"] != locked[row["run_id"]]}
+
+    def _decide(self, batch: Batch, runs: set[str]) -> Sequence[Row]:
+        return batch.rows(self._plan.decide, runs=sorted(runs), **self._plan.parameters)
+
+    def _erase(self, batch: Batch, going: Sequence[Row], sharing: Sharing) -> None:
+        if not going:
+            return
+        moment, run_id = self._ctx.moment(), self._ctx.fence.run_id if self._ctx.fence else 0
+        common = {"bucket": self._bucket, "run_id": run_id, "moment": moment}
+        if sharing.moves:
+            owners = sorted({move.new_owner for move in sharing.moves})
+            if _ids(batch.rows(STATEMENTS["hold_new_owners"], runs=owners)) != set(owners):
+                raise LockLost("a run that needs a file of another is just being deleted")
+            batch.execute(
+                STATEMENTS["move_files"],
+                files=[move.file_id for move in sharing.moves],
+                owners=[move.old_owner for move in sharing.moves],
+                new_owners=[move.new_owner for move in sharing.moves],
+                **common,
+            )
+        batch.execute(
+            STATEMENTS["record_erasures"],
+            job=self._ctx.job.name,
+            runs=[row["id"] for row in going],
+            hashes=[hash_of(self._key, row["user_id"]) for row in going],
+            extents=["run" if row["whole"] else "content" for row in going],
+            **common,
+        )
+        whole = [row["id"] for row in going if row["whole"]]
+        content = [row["id"] for row in going if not row["whole"]]
+        if whole:
+            batch.execute(STATEMENTS["delete_runs"], runs=whole)
+        if content:
+            for name in ("delete_tasks", "delete_files", "delete_exports"):
+                batch.execute(STATEMENTS[name], runs=content)
+
+
+def find_all(transaction: Transaction, plan: Plan) -> list[str]:
+    """All runs that a plan would take, in the order in which it takes them."""
+    (row,) = transaction.rows(STATEMENTS["run_pages"])
+    found = transaction.rows(plan.find, first="(0,0)", beyond=f"({max(row['pages'], 1)},0)", **plan.parameters)
+    return [run["id"] for run in found]
+
+
+def would_go(transaction: Transaction, plan: Plan, runs: Sequence[str]) -> Sharing:
+    """For a dry run: decide for all runs at once, without a lock, what batch after batch comes to."""
+    decided = transaction.rows(plan.decide, runs=list(runs), **plan.parameters)
+    return _sharing(transaction, [row["id"] for row in decided])
+
+
+def parent_parameters(ctx: Context) -> dict[str, object]:
+    """The parameters of the condition under which a job that is left empty goes."""
+    return {"idle_before": ctx.now - ctx.settings.cleanup.abandoned_after, "now": ctx.now}
+
+
+def hash_of(key: bytes, user_id: str) -> str:
+    """The keyed hash (HMAC-SHA-256, hexadecimal) under which an erasure names a user."""
+    return hmac.new(key, user_id.encode(), hashlib.sha256).hexdigest()
+
+
+def _sharing(transaction: Batch | Transaction, runs: Sequence[str]) -> Sharing:
+    rows = transaction.rows(STATEMENTS["find_links"], runs=list(runs)) if runs else []
+    links = (Link(row["file_id"], row["owner"], row["user_run"], row["submitted"], row["created_at"]) for row in rows)
+    return decide_sharing(runs, links)
+
+
+def _ids(rows: Sequence[Row]) -> set[str]:
+    return {row["id"] for row in rows}

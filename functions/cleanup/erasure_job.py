@@ -1,0 +1,131 @@
+"""What abandoned_cleanup and opt_out_cleanup have in common: looking first, erasing, draining, telling."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from functions.cleanup.erasing import STATEMENTS, Eraser, Plan, find_all, parent_parameters, would_go
+from functions.cleanup.guard import allowed, check
+from functions.cleanup.outbox import Outbox, what_is_open
+from functions.cleanup.parents import count_emptied, count_parents, delete_idle_parents
+from shared.context import Context
+from shared.errors import Misconfigured
+from shared.job import JobResult
+from shared.postgres import Transaction
+
+
+@dataclass(frozen=True)
+class Words:
+    """How a job speaks of itself and of what it takes: "Abandoned cleanup", "draft"."""
+
+    title: str
+    one: str
+
+    def count(self, number: int) -> str:
+        """So many of them."""
+        return f"{number} {self.one}{'' if number == 1 else 's'}"
+
+
+def run_erasure(ctx: Context, plan: Plan, words: Words) -> JobResult:
+    """Erase what the plan names; in a dry run, count it.
+
+    Raises Refused where that would be too much; Misconfigured for a missing index, bucket or permission; Unavailable.
+    """
+    bucket = ctx.connect_bucket()
+    state = bucket.state()
+    with ctx.reading() as transaction:
+        _check_indexes(transaction)
+        found = _look(transaction, ctx, plan)
+    settings = ctx.settings.cleanup
+    may = allowed(found.total, settings.max_fraction, settings.max_floor, ctx.allow_deletes)
+    if ctx.dry_run:
+        return _dry_run(ctx, plan, words, found)
+    check("runs", min(found.due, ctx.limit or found.due), found.total, may)
+    if plan.with_parents and ctx.limit is None:
+        may_parents = allowed(found.parents, settings.max_fraction, settings.max_floor, ctx.allow_deletes)
+        check("extraction jobs", found.idle_parents, found.parents, may_parents)
+    eraser = Eraser(ctx, plan, bucket.name, min(may, ctx.limit or may))
+    eraser.run()
+    if plan.with_parents and ctx.limit is None:
+        delete_idle_parents(ctx)
+    Outbox(ctx, bucket, state).drain()
+    return _result(ctx, plan, words, eraser)
+
+
+def waiting_for(transaction: Transaction, plan: Plan, bucket: str | None) -> Mapping[str, int]:
+    """What waits for such a job: runs that are due, runs that are held, and objects that must leave the bucket."""
+    (row,) = transaction.rows(plan.count, **plan.parameters)
+    opened = what_is_open(transaction, bucket or "")
+    return {"due_count": row["due"], "held": row["held"], "open_objects": opened["open"]}
+
+
+@dataclass(frozen=True)
+class _Found:
+    """What there is: runs, of them those that go and those that are held; jobs, of them those that are empty and go."""
+
+    total: int
+    due: int
+    held: int
+    parents: int
+    idle_parents: int
+
+
+def _look(transaction: Transaction, ctx: Context, plan: Plan) -> _Found:
+    (row,) = transaction.rows(plan.count, **plan.parameters)
+    parents, idle = 0, 0
+    if plan.with_parents:
+        counted = count_parents(transaction, parent_parameters(ctx))
+        parents, idle = counted["total"], counted["due"]
+    return _Found(row["total"], row["due"], row["held"], parents, idle)
+
+
+def _check_indexes(transaction: Transaction) -> None:
+    missing = [row["name"] for row in transaction.rows(STATEMENTS["missing_indexes"])]
+    if missing:
+        raise Misconfigured(
+            "indexes",
+            f"An index is missing on {', '.join(missing)}. Without it each erased run reads whole tables. Run `python "
+            "-m ops migrate`, or add what `python -m ops migrate --host-sql` prints to the service's migrations.",
+        )
+
+
+def _dry_run(ctx: Context, plan: Plan, words: Words, found: _Found) -> JobResult:
+    with ctx.reading() as transaction:
+        order = find_all(transaction, plan)
+        sharing = would_go(transaction, plan, order)
+        going = [run for run in order if run in sharing.going][: ctx.limit]
+        taken = set(going)
+        ctx.counts["jobs_cleaned"] = len(going)
+        ctx.counts["files_rehomed"] = sum(1 for move in sharing.moves if move.old_owner in taken)
+        if plan.with_parents:
+            ctx.counts["parents_deleted"] = count_emptied(transaction, parent_parameters(ctx), going)
+        opened = what_is_open(transaction, ctx.settings.cleanup.bucket or "")["open"]
+    gauges = {
+        "due_count": found.due,
+        "held": found.held,
+        "waiting_on_draft": len(sharing.waiting),
+        "open_objects": opened,
+    }
+    return JobResult(f"Dry run: {words.title.lower()} would erase {words.count(len(going))}", gauges=gauges)
+
+
+def _result(ctx: Context, plan: Plan, words: Words, eraser: Eraser) -> JobResult:
+    with ctx.reading() as transaction:
+        found = _look(transaction, ctx, plan)
+        opened = what_is_open(transaction, ctx.settings.cleanup.bucket or "")
+    left = max(0, found.due - len(eraser.waiting) - len(eraser.refused))
+    gauges = {
+        "due_count": found.due,
+        "held": found.held,
+        "waiting_on_draft": len(eraser.waiting),
+        "open_objects": opened["open"],
+    }
+    done = f"{words.title} erased {words.count(ctx.total('jobs_cleaned'))}"
+    reasons = []
+    if left and eraser.room > 0:
+        why = "stayed locked by other sessions" if eraser.busy and ctx.time_left() > 0 else "wait"
+        reasons.append(f"{words.count(left)} more {why}")
+    if opened["pending"]:
+        reasons.append(f"{opened['pending']} objects could not be deleted yet")
+    if reasons:
+        return JobResult(f"{done}; {', and '.join(reasons)}", complete=False, gauges=gauges)
+    return JobResult(f"{done} (limit reached)" if left else done, gauges=gauges)

@@ -1,0 +1,81 @@
+-- The outbox: objects that must leave the bucket. A row is open until its object is known to be gone, or to be needed
+-- again. Open rows are claimed for a time; a run that dies leaves its claims to run out.
+
+-- name: claim
+-- Claim open rows whose time has come. `named` says whether a row of the service's names the object again: for a ZIP its
+-- own row does, and must still say that it was unpacked.
+WITH chosen AS MATERIALIZED (
+    SELECT id
+    FROM maintenance.object_deletions
+    WHERE done_at IS NULL AND bucket = :bucket AND next_attempt_at <= :moment
+      AND (claimed_until IS NULL OR claimed_until <= :moment)
+    ORDER BY next_attempt_at
+    LIMIT :size
+    FOR UPDATE SKIP LOCKED
+)
+UPDATE maintenance.object_deletions AS deletion
+SET claimed_until = :until
+FROM chosen
+WHERE deletion.id = chosen.id
+RETURNING
+    deletion.id, deletion.object_name, deletion.generation, deletion.kind, deletion.attempts,
+    CAST(deletion.source_file_id AS text) AS source_file_id, CAST(deletion.job_run_id AS text) AS job_run_id,
+    CASE WHEN deletion.kind = 'zip'
+         THEN NOT EXISTS (
+             SELECT FROM source_files AS file
+             WHERE file.gcs_object_name = deletion.object_name
+               AND file.id = deletion.source_file_id AND file.status = 'unpacked')
+         ELSE EXISTS (SELECT FROM source_files AS file WHERE file.gcs_object_name = deletion.object_name)
+    END AS named;
+
+-- name: named_again
+-- Which of these names some row of the service's names.
+SELECT gcs_object_name AS name FROM source_files WHERE gcs_object_name = ANY (CAST(:names AS text[]));
+
+-- name: settle
+-- Write what came of attempts. Where an object is done with, its name gives way to its hash: names are the user's
+-- content. Only the first who settles a row is counted. `waits` are seconds until a next attempt.
+WITH settled AS (
+    UPDATE maintenance.object_deletions AS deletion
+    SET state = outcome.state,
+        attempts = deletion.attempts + 1,
+        claimed_until = NULL,
+        error = outcome.error,
+        next_attempt_at = CAST(:moment AS timestamptz) + outcome.wait * interval '1 second',
+        done_at = CASE WHEN outcome.done THEN CAST(:moment AS timestamptz) END,
+        object_name = CASE WHEN outcome.done
+            THEN encode(sha256(convert_to(deletion.object_name, 'UTF8')), 'hex') ELSE deletion.object_name END
+    FROM unnest(
+        CAST(:ids AS bigint[]), CAST(:states AS text[]), CAST(:done AS boolean[]), CAST(:waits AS double precision[]),
+        CAST(:errors AS text[])) AS outcome (id, state, done, wait, error)
+    WHERE deletion.id = outcome.id AND deletion.done_at IS NULL
+    RETURNING deletion.kind, deletion.state, deletion.bytes, deletion.erasure_id
+)
+SELECT kind, state, count(*) AS number, coalesce(sum(bytes), 0) AS bytes, array_agg(DISTINCT erasure_id) AS erasures
+FROM settled
+GROUP BY kind, state;
+
+-- name: complete_erasures
+-- Complete those of these erasures of which no object is open any more.
+UPDATE maintenance.erasures AS erasure
+SET completed_at = :moment, objects = gone.objects, bytes = gone.bytes, copies = :copies, copies_until = :copies_until
+FROM (
+    SELECT erasure_id, count(*) FILTER (WHERE state IN ('deleted', 'absent')) AS objects,
+           coalesce(sum(bytes) FILTER (WHERE state = 'deleted'), 0) AS bytes
+    FROM maintenance.object_deletions
+    WHERE erasure_id = ANY (CAST(:erasures AS bigint[]))
+    GROUP BY erasure_id
+    HAVING bool_and(done_at IS NOT NULL)
+) AS gone
+WHERE erasure.id = gone.erasure_id AND erasure.completed_at IS NULL;
+
+-- name: release
+-- Let go of claims, so that the next run takes the rows at once.
+UPDATE maintenance.object_deletions SET claimed_until = NULL
+WHERE id = ANY (CAST(:ids AS bigint[])) AND done_at IS NULL;
+
+-- name: what_is_open
+-- How many objects wait to leave the bucket, and how many of them nothing speaks against.
+SELECT count(*) AS open, count(*) FILTER (WHERE state = 'pending') AS pending
+FROM maintenance.object_deletions
+WHERE done_at IS NULL AND bucket = :bucket;

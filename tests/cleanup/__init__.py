@@ -1,0 +1,1 @@
+"""What the cleanups take, and what they leave."""
