@@ -5,37 +5,33 @@
         front.fail(503, times=2)
         storage.Client(..., client_options={"api_endpoint": front.url})
 
-Added: conditions on generations, a delete's 204, the wording of errors, moments of creation in the past. A condition is
-checked first and the request passed on then: an object that somebody replaces between the two is not noticed.
+Added: conditions on generations, pages of a listing, a delete's 204, the wording of errors, moments of creation in the
+past. A condition is checked first and the request passed on then: an object that is replaced between the two is not
+noticed.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
-import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final, Self
-from urllib.parse import parse_qsl, unquote
+from typing import Any, Final
+from urllib.parse import parse_qsl, unquote, urlencode
 
 import aiohttp
 from aiohttp import web
 from yarl import URL
 
-from devstack import guardian
 from devstack.gcs_faults import Answer, Faults, On, Target, refusal
-from devstack.guardian import StartError
+from devstack.threaded_server import ThreadedServer
 from shared.clock import format_rfc3339
 
-_HOST: Final = "127.0.0.1"
-_START_ATTEMPTS: Final = 5
-# How long a stop waits for calls in flight before it cuts them. Not 0, which would mean for ever.
-_PATIENCE_S: Final = 0.01
-_BACKLOG: Final = 1024
 _CALLBACKS: Final = 64
+_PAGE: Final = 1000
 # Of one connection only; aiohttp writes its own.
 _HOP: Final = frozenset({"connection", "content-length", "date", "host", "keep-alive", "server", "transfer-encoding"})
 _MOMENTS: Final = ("timeCreated", "updated", "timeStorageClassUpdated")
@@ -54,7 +50,7 @@ class Recorded:
     status: int | None = None
 
 
-class GcsFront(Faults):
+class GcsFront(Faults, ThreadedServer):
     """A reverse proxy on 127.0.0.1 before `upstream`, with faults.
 
     `requests` has what was sent, in the order of arrival; `created` the moments to tell for objects by name, and
@@ -63,39 +59,21 @@ class GcsFront(Faults):
     StartError when it cannot listen.
     """
 
+    name = "The front of the storage server"
+
     def __init__(self, upstream: str) -> None:
-        super().__init__()
+        Faults.__init__(self)
+        ThreadedServer.__init__(self)
         self.upstream = upstream.rstrip("/")
-        self.port = 0
         self.requests: list[Recorded] = []
         self.created: dict[str, datetime] = {}
         self.default_created: datetime | None = None
         self.bucket_fields: dict[str, Any] = {}
         self._callbacks: list[tuple[str, Callback]] = []
         self._errors: list[Exception] = []
-        self._thread: threading.Thread | None = None
-        self._started = threading.Event()
-        self._refused: Exception | None = None
 
-    @property
-    def url(self) -> str:
-        """Its address, without a slash at the end."""
-        return f"http://{_HOST}:{self.port}"
-
-    def __enter__(self) -> Self:
-        self._thread = threading.Thread(target=asyncio.run, args=(self._serve(),), name="gcs-front", daemon=True)
-        self._thread.start()
-        self._started.wait()
-        if self._refused is not None:
-            self._thread.join()
-            raise StartError(f"The front of the storage server cannot listen on {self.url}: {self._refused}.")
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if self._thread is not None:
-            self._loop.call_soon_threadsafe(self._stopped.set)
-            self._thread.join()
-            self._thread = None
+    def __exit__(self, kind: type[BaseException] | None = None, *_: object) -> None:
+        super().__exit__(kind)
         if self._errors and kind is None:
             raise self._errors[0]
 
@@ -103,14 +81,6 @@ class GcsFront(Faults):
         """Have something done, given the object's name, whenever such a request is about to be passed on."""
         with self._lock:
             self._callbacks.append((method, callback))
-
-    def down(self) -> None:
-        """Cut all connections and refuse new ones, until `up`."""
-        self._run(self._unlisten())
-
-    def up(self) -> None:
-        """Listen again, on the same port."""
-        self._run(self._listen())
 
     def clear(self) -> None:
         """Forget all faults, delays and callbacks: from now on everything goes well."""
@@ -120,54 +90,15 @@ class GcsFront(Faults):
 
     # --- the server
 
-    def _run(self, work: Coroutine[Any, Any, None]) -> None:
-        asyncio.run_coroutine_threadsafe(work, self._loop).result()
-
-    async def _serve(self) -> None:
-        self._loop, self._stopped = asyncio.get_running_loop(), asyncio.Event()
-        self._executor = ThreadPoolExecutor(_CALLBACKS, thread_name_prefix="gcs-front")
-        self._server = web.Server(self._handle, access_log=None)
-        self._runner = web.ServerRunner(self._server, handle_signals=False, shutdown_timeout=_PATIENCE_S)
-        self._site: web.TCPSite | None = None
+    @contextlib.asynccontextmanager
+    async def _resources(self) -> AsyncIterator[None]:
         connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=60)
-        async with aiohttp.ClientSession(connector=connector, auto_decompress=False) as self._session:
-            try:
-                await self._runner.setup()
-                await self._listen()
-            except (OSError, StartError) as error:
-                self._refused = error
-            else:
-                self._started.set()
-                await self._stopped.wait()
-            finally:
-                await self._runner.cleanup()
-                self._executor.shutdown(wait=False)
-                self._started.set()
-
-    async def _listen(self) -> None:
-        any_port = self.port == 0
-        for attempt in range(1, _START_ATTEMPTS + 1):
-            if self._site is not None:
-                return
-            port = guardian.free_port() if any_port else self.port
-            site = web.TCPSite(self._runner, _HOST, port, backlog=_BACKLOG)
-            try:
-                await site.start()
-            except OSError:
-                # Another process was faster to take it.
-                await site.stop()
-                if not any_port or attempt == _START_ATTEMPTS:
-                    raise
-            else:
-                self.port, self._site = port, site
-
-    async def _unlisten(self) -> None:
-        if self._site is not None:
-            await self._site.stop()
-            self._site = None
-        for connection in self._server.connections:
-            if connection.transport is not None:
-                connection.transport.abort()
+        self._executor = ThreadPoolExecutor(_CALLBACKS, thread_name_prefix="gcs-front")
+        try:
+            async with aiohttp.ClientSession(connector=connector, auto_decompress=False) as self._session:
+                yield
+        finally:
+            self._executor.shutdown(wait=False)
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
         body = await request.read()
@@ -208,7 +139,8 @@ class GcsFront(Faults):
             if fault is not None and fault.answer is not None:
                 return fault.answer(target)
             headers = {name: value for name, value in request.headers.items() if name.lower() not in _HOP}
-            answer = await self._pass_on(target.method, request.raw_path, headers, body)
+            path = _paged(target, query) if target.on == "list" else request.raw_path
+            answer = await self._pass_on(target.method, path, headers, body)
         except (aiohttp.ClientError, OSError):
             return None
         return self._as_google(target, answer) if fault is None else None
@@ -230,12 +162,12 @@ class GcsFront(Faults):
         answer = await self._pass_on("GET", path, {}, b"")
         found = json.loads(answer.body) if answer.status == 200 else None
         if found is None or query.get("generation", found["generation"]) != found["generation"]:
-            return _missing(target)
+            return missing(target)
         return None if all(found[field] == value for field, value in wanted.items()) else refusal(412)
 
     def _as_google(self, target: Target, answer: Answer) -> Answer:
         if answer.status == 404 and target.bucket is not None:
-            return _missing(target)
+            return missing(target)
         if target.method == "DELETE" and answer.status == 200:
             return Answer(204)
         headers = {name: value.replace(self.upstream, self.url) for name, value in answer.headers.items()}
@@ -281,7 +213,14 @@ def read_target(method: str, raw_path: str) -> Target:
     return Target(method, path, on, bucket, name)
 
 
-def _missing(target: Target) -> Answer:
+def _paged(target: Target, query: dict[str, str]) -> str:
+    """The path of a listing, of which a page has no more objects than Google gives, even if nobody asks for pages."""
+    most = min(int(query.get("maxResults") or _PAGE), _PAGE)
+    return f"{target.path}?{urlencode({**query, 'maxResults': most})}"
+
+
+def missing(target: Target) -> Answer:
+    """The refusal of a request for what is not there."""
     if target.name is None:
         return refusal(404, "The specified bucket does not exist.")
     return refusal(404, f"No such object: {target.bucket}/{target.name}")
