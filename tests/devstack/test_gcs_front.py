@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
 import urllib3
 from google.api_core import exceptions
 from google.auth.credentials import AnonymousCredentials
 from google.cloud.storage import Client
 
+from devstack import guardian
 from devstack.buckets import names, object_url, put, put_many
+from devstack.gcs import GcsServer
 from devstack.gcs_front import GcsFront
+from devstack.guardian import StartError
+from devstack.stack import Stack
 from tests.devstack.test_gcs import HOSTILE
 from tests.support.clock import NOON
 
@@ -126,3 +134,226 @@ def test_an_upload_in_parts_goes_through(gcs_front: GcsFront, bucket: str, clien
     blob.reload()
     assert blob.download_as_bytes() == b"x" * 600_000
     assert gcs_front.requests[-1].query["alt"] == "media"
+
+
+def test_a_listing_comes_in_pages_of_a_thousand(gcs_front: GcsFront, bucket: str, client: Client) -> None:
+    wanted = {f"jobs/{number:04} é&=" for number in range(1001)}
+    put_many(gcs_front.upstream, bucket, wanted)
+    assert names(gcs_front.url, bucket, "jobs/") == wanted
+    assert [each.query.get("maxResults") for each in gcs_front.requests] == [None, None]
+    assert len({each.query.get("pageToken") for each in gcs_front.requests}) == 2
+    pages = client.list_blobs(bucket, page_size=5000, start_offset="jobs/0001").pages
+    assert [len(list(page)) for page in pages] == [1000]
+    pages = client.list_blobs(bucket, page_size=600).pages
+    assert [len(list(page)) for page in pages] == [600, 401]
+
+
+# --- what goes wrong on command
+
+
+def deletes(gcs_front: GcsFront, bucket: str, *objects: str) -> list[int | str]:
+    """Delete objects one after another; the statuses, "cut" for a connection that died."""
+    statuses: list[int | str] = []
+    for name in objects:
+        try:
+            statuses.append(ask("DELETE", object_url(gcs_front.url, bucket, name)).status)
+        except urllib3.exceptions.ProtocolError:
+            statuses.append("cut")
+    return statuses
+
+
+def test_a_fault_takes_what_matches_as_often_as_it_says(gcs_front: GcsFront, bucket: str) -> None:
+    put_many(gcs_front.upstream, bucket, "abcdef")
+    gcs_front.fail(503, name="a")
+    gcs_front.fail(429, name=lambda name: name in "bc", times=1)
+    assert deletes(gcs_front, bucket, *"aabbcd") == [503, 503, 429, 204, 204, 204]
+    assert [each.status for each in gcs_front.requests] == [503, 503, 429, 204, 204, 204]
+    assert names(gcs_front.url, bucket) == {"a", "e", "f"}
+    gcs_front.clear()
+    assert deletes(gcs_front, bucket, "a") == [204]
+    gcs_front.fail(500, share=0.5)
+    assert deletes(gcs_front, bucket, *"eeff") == [204, 500, 204, 500]
+
+
+def test_a_fault_is_for_one_kind_of_request(gcs_front: GcsFront, bucket: str, client: Client) -> None:
+    put(gcs_front.upstream, bucket, "a")
+    gcs_front.fail(method="GET", on="list")
+    client.bucket(bucket).blob("a").reload()
+    client.get_bucket(bucket)
+    with pytest.raises(exceptions.ServiceUnavailable):
+        list(client.list_blobs(bucket, retry=None))
+
+
+def test_errors_are_worded_as_by_google(gcs_front: GcsFront, bucket: str) -> None:
+    def told(**options: Any) -> tuple[int, str, str]:
+        gcs_front.clear()
+        gcs_front.fail(**options)
+        return error(ask("DELETE", object_url(gcs_front.url, bucket, "a")))
+
+    assert told()[:2] == (503, "backendError")
+    assert told(status=429)[:2] == (429, "rateLimitExceeded")
+    assert told(status=401)[:2] == (401, "authError")
+    assert told(status=403, reason="userProjectAccountProblem", message="No money.") == (
+        403,
+        "userProjectAccountProblem",
+        "No money.",
+    )
+    gcs_front.clear()
+    gcs_front.fail(429, retry_after=2)
+    assert ask("DELETE", object_url(gcs_front.url, bucket, "a")).headers["Retry-After"] == "2"
+
+
+@pytest.mark.parametrize(
+    ("permission", "what", "call"),
+    [
+        ("storage.objects.delete", "object", lambda bucket: bucket.delete_blob("a")),
+        ("storage.objects.get", "object", lambda bucket: bucket.blob("a").reload()),
+        ("storage.objects.list", "bucket", lambda bucket: list(bucket.list_blobs())),
+        ("storage.objects.create", "bucket", lambda bucket: bucket.blob("b").upload_from_string("x")),
+        ("storage.buckets.get", "bucket", lambda bucket: bucket.reload()),
+    ],
+)
+def test_a_missing_permission_refuses_what_needs_it(
+    gcs_front: GcsFront, bucket: str, client: Client, permission: str, what: str, call: Callable[[Any], object]
+) -> None:
+    put(gcs_front.upstream, bucket, "a")
+    gcs_front.forbid(permission)
+    with pytest.raises(
+        exceptions.Forbidden,
+        match=f"does not have {permission} access to the Google Cloud Storage {what}. "
+        rf"Permission '{permission}' denied on resource \(or it may not exist\).",
+    ):
+        call(client.bucket(bucket))
+    assert [each.status for each in gcs_front.requests].count(403) == 1
+    assert names(gcs_front.upstream, bucket) == {"a"}
+
+
+def test_held_and_retained_objects_stay(gcs_front: GcsFront, bucket: str) -> None:
+    put_many(gcs_front.upstream, bucket, "abcd")
+    gcs_front.hold("a")
+    gcs_front.hold("b", kind="Event-Based", reason="objectUnderActiveHold")
+    gcs_front.retain("c", NOON)
+    answers = [error(ask("DELETE", object_url(gcs_front.url, bucket, name))) for name in "abc"]
+    end = "hold and cannot be deleted, overwritten or archived until hold is removed."
+    kept = "is subject to bucket's retention policy or object retention and cannot be deleted or overwritten until"
+    assert answers == [
+        (403, "forbidden", f"Object '{bucket}/a' is under active Temporary {end}"),
+        (403, "objectUnderActiveHold", f"Object '{bucket}/b' is under active Event-Based {end}"),
+        (403, "retentionPolicyNotMet", f"Object '{bucket}/c' {kept} 2026-05-15T12:00:00Z"),
+    ]
+    refused = ask("DELETE", object_url(gcs_front.url, bucket, "a") + "?ifGenerationMatch=1")
+    assert error(refused)[:2] == (412, "conditionNotMet")
+    assert deletes(gcs_front, bucket, "d") == [204]
+    assert names(gcs_front.upstream, bucket) == {"a", "b", "c"}
+
+
+def test_a_connection_dies_before_or_after_the_deed(gcs_front: GcsFront, bucket: str) -> None:
+    put_many(gcs_front.upstream, bucket, "abc")
+    gcs_front.cut("before", name="a")
+    gcs_front.cut("after", name="b")
+    assert deletes(gcs_front, bucket, *"ab") == ["cut", "cut"]
+    assert names(gcs_front.upstream, bucket) == {"a", "c"}
+    assert [each.status for each in gcs_front.requests] == [None, None]
+    assert deletes(gcs_front, bucket, *"ab") == [204, 404]
+
+
+def test_down_nobody_answers_and_up_everything_is_as_before(gcs_front: GcsFront, bucket: str, client: Client) -> None:
+    put(gcs_front.upstream, bucket, "a")
+    before = gcs_front.url
+    client.get_bucket(bucket)
+    for _ in range(2):
+        gcs_front.down()
+        # Neither over the connection that is there, nor over a new one.
+        with pytest.raises(requests.ConnectionError):
+            client.get_bucket(bucket, retry=None)
+        with pytest.raises(urllib3.exceptions.NewConnectionError):
+            ask("GET", gcs_front.url)
+        gcs_front.up()
+        assert gcs_front.url == before
+        assert client.bucket(bucket).get_blob("a") is not None
+
+
+def test_a_server_that_is_gone_cuts_connections(tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    server = GcsServer(tmp_path)
+    request.addfinalizer(server.remove)
+    server.start()
+    with GcsFront(server.url) as front:
+        server.stop()
+        assert deletes(front, "a-bucket", "a") == ["cut"]
+
+
+def test_a_delay_holds_back_a_kind_of_request(gcs_front: GcsFront, bucket: str) -> None:
+    put_many(gcs_front.upstream, bucket, "ab")
+    gcs_front.delay(3600, "DELETE")
+    with (
+        urllib3.PoolManager(retries=False, timeout=urllib3.Timeout(connect=30, read=0.2)) as impatient,
+        pytest.raises(urllib3.exceptions.ReadTimeoutError),
+    ):
+        impatient.request("DELETE", object_url(gcs_front.url, bucket, "a"))
+    assert names(gcs_front.url, bucket) == {"a", "b"}
+    gcs_front.delay(0, "DELETE")
+    assert deletes(gcs_front, bucket, "b") == [204]
+
+
+def test_something_is_done_before_a_request_is_passed_on(gcs_front: GcsFront, bucket: str, client: Client) -> None:
+    put_many(gcs_front.upstream, bucket, "ab")
+    seen = client.bucket(bucket).get_blob("a")
+    came: list[str | None] = []
+
+    def replace(name: str | None) -> None:
+        came.append(name)
+        put(gcs_front.upstream, bucket, "a", b"newer")
+
+    gcs_front.before("DELETE", replace)
+    with pytest.raises(exceptions.PreconditionFailed):
+        client.bucket(bucket).delete_blob("a", if_generation_match=seen.generation)
+    assert client.bucket(bucket).blob("a").download_as_bytes() == b"newer"
+    assert came == ["a"]
+    gcs_front.clear()
+    assert deletes(gcs_front, bucket, "a") == [204]
+    assert came == ["a"]
+
+
+def test_callbacks_hold_up_only_their_own_requests(gcs_front: GcsFront, bucket: str) -> None:
+    """Thirty-two wait for one another, which they could not do one by one."""
+    put_many(gcs_front.upstream, bucket, map(str, range(32)))
+    barrier = threading.Barrier(32, timeout=30)
+    gcs_front.before("DELETE", lambda _: barrier.wait())
+    with ThreadPoolExecutor(32) as pool:
+        statuses = list(pool.map(lambda name: deletes(gcs_front, bucket, name), map(str, range(32))))
+    assert statuses == [[204]] * 32
+
+
+def test_a_callback_may_take_the_front_down(gcs_front: GcsFront, bucket: str) -> None:
+    put(gcs_front.upstream, bucket, "a")
+    gcs_front.before("DELETE", lambda _: gcs_front.down())
+    assert deletes(gcs_front, bucket, "a") == ["cut"]
+    gcs_front.up()
+
+
+def test_a_callback_s_error_is_told(stack: Stack, bucket: str) -> None:
+    def fail(name: str | None) -> None:
+        raise ZeroDivisionError(name)
+
+    def leave() -> None:
+        with GcsFront(stack.gcs_url) as front:
+            front.before("DELETE", fail)
+            assert deletes(front, bucket, "a") == [500]
+
+    with pytest.raises(ZeroDivisionError, match="a"):
+        leave()
+
+
+def test_a_taken_port_is_replaced_and_none_told(
+    stack: Stack, gcs_front: GcsFront, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ports = [guardian.free_port(), gcs_front.port]
+    monkeypatch.setattr(guardian, "free_port", ports.pop)
+    with GcsFront(stack.gcs_url) as front:
+        assert front.port != gcs_front.port
+    monkeypatch.setattr(guardian, "free_port", lambda: gcs_front.port)
+    with (
+        pytest.raises(StartError, match=r"front of the storage server cannot listen on .*in use"),
+        GcsFront("http://x"),
+    ):
+        pass
