@@ -52,7 +52,7 @@ class GcsServer(Server):
             "scheme": "http",
             "host": "127.0.0.1",
             "port": str(self.port),
-            "external-url": self.url,
+            # For the plain addresses of objects; those of the API are right by themselves.
             "public-host": f"127.0.0.1:{self.port}",
             # Below it, each request is a line.
             "log-level": "warn",

@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator
 
 import pytest
+import urllib3
 from google.auth.credentials import AnonymousCredentials
 from google.cloud.storage import Client
 
@@ -58,9 +59,9 @@ def test_objects_are_named_by_what_they_begin_with(stack: Stack, bucket: str) ->
 
 
 def test_a_bucket_is_kept_when_made_again_and_emptied_and_dropped(stack: Stack, bucket: str) -> None:
-    put(stack.gcs_url, bucket, "object")
+    put_many(stack.gcs_url, bucket, HOSTILE)
     assert create_bucket(stack.gcs_url, bucket) == bucket
-    assert names(stack.gcs_url, bucket) == {"object"}
+    assert names(stack.gcs_url, bucket) == set(HOSTILE)
     empty(stack.gcs_url, bucket)
     assert names(stack.gcs_url, bucket) == set()
     put(stack.gcs_url, bucket, "object")
@@ -70,11 +71,13 @@ def test_a_bucket_is_kept_when_made_again_and_emptied_and_dropped(stack: Stack, 
             names(stack.gcs_url, bucket)
 
 
-def test_a_resumable_upload_comes_back_to_the_same_server(bucket: str, client: Client) -> None:
+def test_a_resumable_upload_comes_back_to_the_same_server(stack: Stack, bucket: str, client: Client) -> None:
     blob = client.bucket(bucket).blob("large", chunk_size=256 * 1024)
     with blob.open("wb") as file:
         file.write(b"x" * 600_000)
     assert blob.download_as_bytes() == b"x" * 600_000
+    plain = urllib3.request("GET", f"{stack.gcs_url}/{bucket}/large", retries=False)
+    assert plain.data == b"x" * 600_000
 
 
 def test_a_prepared_environment_has_a_bucket_as_long_as_it_lasts(stack: Stack) -> None:

@@ -170,7 +170,8 @@ def test_gcs_keeps_its_port_over_a_stop_and_nothing_else(tmp_path: Path, request
 def test_a_port_taken_before_it_is_bound_is_replaced(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest, kind: type[Server]
 ) -> None:
-    first = ValkeyServer(tmp_path / "first")
+    # Of them all, this is the one that another of its kind could be taken for: it has no password.
+    first = GcsServer(tmp_path / "first")
     request.addfinalizer(first.remove)
     first.start()
     ports = [guardian.free_port(), first.port]
