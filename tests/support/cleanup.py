@@ -124,6 +124,60 @@ class CleanupWorld:
             processing_mode="individual",
         )
 
+    def automation_run(self, automation: str, run: str, status: str) -> str:
+        """An automation's firing that fills, or filled, a run."""
+        return self.add("automation_runs", automation_id=automation, job_run_id=run, status=status)
+
+    def appended(self, source: str, age: float = 100, *, draft: bool = False, **columns: object) -> str:
+        """A run appended to another: its own task, result and links, on all files that the other one's tasks use."""
+        job = str(self.database.value("SELECT CAST(job_id AS text) FROM job_runs WHERE id = :run", run=source))
+        make = self.draft if draft else self.submitted
+        run = make(job, age, append_from_run_id=source, **columns)
+        self.task(run, *self.used_by(source))
+        return run
+
+    def used_by(self, run: str) -> list[str]:
+        """The files that the tasks of a run use."""
+        rows = self.database.rows(
+            "SELECT DISTINCT CAST(link.source_file_id AS text) AS file FROM source_files_to_tasks AS link "
+            "JOIN extraction_tasks AS task ON task.id = link.task_id WHERE task.job_run_id = :run ORDER BY 1",
+            run=run,
+        )
+        return [row["file"] for row in rows]
+
+    def submit(self, run: str, status: str = "in_progress") -> None:
+        """Submit a draft, as the service does."""
+        self.database.execute(
+            "UPDATE job_runs SET config_step = 'submitted', status = :status WHERE id = :run", run=run, status=status
+        )
+
+    def export(self, run: str, external_id: str | None = None) -> str:
+        """An export of a run: a download, or a file in Drive."""
+        return self.add(
+            "job_exports",
+            job_run_id=run,
+            dest_type="gdrive" if external_id else "download",
+            file_type="csv",
+            status="completed",
+            external_id=external_id,
+        )
+
+    def usage(self, task: str, user: str = "ann", pages: int = 3) -> str:
+        """A usage event of a task."""
+        return self.add("usage_events", user_id=self.user(user), source="extraction", task_id=task, pages=pages)
+
+    def conversion(self, file: str) -> str:
+        """The conversion of a file, as an object; give its name."""
+        return self.put(f"jobs/{self.owner(file)}/conversions/{file}.pdf")
+
+    def count(self, table: str, where: str = "true", **parameters: object) -> int:
+        """How many rows a table has."""
+        return int(self.database.value(f"SELECT count(*) FROM {table} WHERE {where}", **parameters))
+
+    def named_objects(self) -> set[str]:
+        """The names of the objects that the service's rows name."""
+        return {row["name"] for row in self.database.rows("SELECT gcs_object_name AS name FROM source_files")}
+
     def hold(self, scope: str, subject: str, until: datetime | None = None) -> None:
         """Hold a user, a job or a run."""
         self.add_maintenance(
