@@ -6,7 +6,7 @@ not move to a draft: submitting that would extract and bill the file again. Then
 was submitted or is gone.
 """
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -47,16 +47,13 @@ def decide_sharing(candidates: Collection[str], links: Iterable[Link]) -> Sharin
         by_file.setdefault(link.file_id, []).append(link)
     decided = Sharing(set(candidates))
     # A run that waits stays, and is a user of others' files then: which may make those wait as well.
-    while True:
-        stuck = {
-            users[0].owner
-            for users in by_file.values()
-            if users[0].owner in decided.going and _new_owner(users, decided.going) is _NOBODY
-        }
-        if not stuck:
-            break
+    while stuck := _stuck(by_file, decided.going):
         decided.going -= stuck
         decided.waiting |= stuck
+    # It may as well be the submitted run that takes another's file: who need not wait for a draft then, goes.
+    while free := _free(by_file, decided):
+        decided.going.add(free)
+        decided.waiting.remove(free)
     for users in by_file.values():
         owner = users[0].owner
         new_owner = _new_owner(users, decided.going) if owner in decided.going else None
@@ -67,6 +64,22 @@ def decide_sharing(candidates: Collection[str], links: Iterable[Link]) -> Sharin
 
 # No user: it cannot be a run's id.
 _NOBODY = ""
+
+
+def _stuck(
+    by_file: Mapping[str, Sequence[Link]], going: Collection[str], candidates: Collection[str] | None = None
+) -> set[str]:
+    """Those of the candidates (of all that go, unless given) with a file that only drafts use when these runs go."""
+    among = going if candidates is None else candidates
+    return {
+        users[0].owner for users in by_file.values() if users[0].owner in among and _new_owner(users, going) is _NOBODY
+    }
+
+
+def _free(by_file: Mapping[str, Sequence[Link]], decided: Sharing) -> str | None:
+    """A run that waits, and could go with those that go."""
+    free = decided.waiting - _stuck(by_file, decided.going, decided.waiting)
+    return next((run for run in sorted(free) if not _stuck(by_file, decided.going | {run})), None)
 
 
 def _new_owner(users: Iterable[Link], going: Collection[str]) -> str | None:
