@@ -123,7 +123,7 @@ def _result(ctx: Context, plan: Plan, words: Words, eraser: Eraser) -> JobResult
     reasons = []
     if left and eraser.room > 0:
         why = "stayed locked by other sessions" if eraser.busy and ctx.time_left() > 0 else "wait"
-        reasons.append(f"{words.count(left)} more {why}")
+        reasons.append(f"{left} more {why}")
     if opened["pending"]:
         reasons.append(f"{opened['pending']} objects could not be deleted yet")
     if reasons:
