@@ -241,6 +241,19 @@ def an_ended_run_with_a_draft(world: CleanupWorld) -> Scene:
     return scene
 
 
+def an_ended_run_with_a_draft_that_is_bare(world: CleanupWorld) -> Scene:
+    scene = an_ended_run(world)
+    scene.later = world.draft(scene.job, age=20, append_from_run_id=scene.run)
+    return scene
+
+
+def copy_what_it_is_appended_to(service: Service, scene: Scene) -> None:
+    """The links come in a transaction of their own, which touches neither the job nor the older run."""
+    assert scene.later is not None
+    service.new_task(scene.later, scene.files)
+    scene.keep(*(("source_files", file) for file in scene.files))
+
+
 def submit_the_later_one(service: Service, scene: Scene) -> None:
     service.run(
         "UPDATE job_runs SET config_step = 'submitted', status = 'in_progress' WHERE id = :run", run=scene.later
@@ -259,7 +272,6 @@ CASES: list[tuple[str, Callable[[CleanupWorld], Scene], Action]] = [
     ("abandoned_cleanup", a_draft, delete_the_job),
     ("abandoned_cleanup", a_draft_behind_an_automation, an_automation_fires),
     ("abandoned_cleanup", a_draft_that_an_automation_filled, an_automation_fires),
-    ("abandoned_cleanup", a_draft_that_an_automation_filled, begin_a_run),
     ("opt_out_cleanup", an_ended_run, append_a_draft),
     ("opt_out_cleanup", an_ended_run, append_and_submit),
     ("opt_out_cleanup", an_ended_run, create_an_automation),
@@ -269,6 +281,7 @@ CASES: list[tuple[str, Callable[[CleanupWorld], Scene], Action]] = [
     ("opt_out_cleanup", an_ended_run_with_a_later_one, append_a_draft),
     ("opt_out_cleanup", an_ended_run_with_a_later_one, delete_the_run_that_gets_the_file),
     ("opt_out_cleanup", an_ended_run_with_a_later_one, delete_the_job),
+    ("opt_out_cleanup", an_ended_run_with_a_draft_that_is_bare, copy_what_it_is_appended_to),
     ("opt_out_cleanup", an_ended_run_with_a_draft, submit_the_later_one),
     ("opt_out_cleanup", an_ended_run_with_a_draft, delete_the_run_that_gets_the_file),
 ]
@@ -329,7 +342,7 @@ class Intruder:
 
 
 class Points:
-    """Calls something after one of the statements that a job runs, whichever is the wanted one."""
+    """Calls something after one of the statements of a job, counted from the first one that looks for runs."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self._wanted = -1
@@ -341,7 +354,7 @@ class Points:
 
         def run(transaction: Transaction, sql: str, parameters: Any) -> Any:
             answer = original(transaction, sql, parameters)
-            if threading.get_ident() == self._thread:
+            if threading.get_ident() == self._thread and (self._seen or "run.ctid" in sql):
                 self._seen += 1
                 if self._seen == self._wanted:
                     self.called = True
@@ -408,7 +421,7 @@ def test_the_service_comes_at_every_point_of_a_run(
             if action not in LEAVING_OBJECTS:
                 mine = {name for name in world.objects() if scene.run in name}
                 assert mine <= world.named_objects(), f"after statement {point}: an object was forgotten"
-    assert point > 15, "the points of a whole run"
+    assert point > 8, "the points of a whole run"
     assert committed
 
 
