@@ -114,7 +114,11 @@ class Eraser:
         """Erase the runs, in parts where not all go through at once."""
         parts, erased = [runs], 0
         while parts and self.may_go_on():
-            part = parts.pop()[: self.room]
+            part = parts.pop()
+            if len(part) > self.room:
+                # The rest has its turn if some of these do not go.
+                parts.append(part[self.room :])
+                part = part[: self.room]
             try:
                 done = self._batch(part)
             except (LockLost, DataRejected) as error:

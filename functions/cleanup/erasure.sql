@@ -102,6 +102,9 @@ WITH going AS MATERIALIZED (
 ), exports AS (
     SELECT job_run_id, count(*) AS number, count(*) FILTER (WHERE external_id IS NULL) AS downloads FROM job_exports
     WHERE job_run_id = ANY (CAST(:runs AS uuid[])) GROUP BY job_run_id
+), firings AS (
+    SELECT job_run_id, count(*) AS number FROM automation_runs
+    WHERE job_run_id = ANY (CAST(:runs AS uuid[])) GROUP BY job_run_id
 ), erased AS (
     INSERT INTO maintenance.erasures
         (job, run_id, job_run_id, user_hash, extent, row_counts, erased_at, completed_at, copies)
@@ -114,7 +117,8 @@ WITH going AS MATERIALIZED (
             'extraction_results', coalesce(tasks.results, 0),
             'source_files_to_tasks', coalesce(tasks.links, 0),
             'job_fields', CASE going.extent WHEN 'run' THEN coalesce(fields.number, 0) ELSE 0 END,
-            'job_exports', coalesce(CASE going.extent WHEN 'run' THEN exports.number ELSE exports.downloads END, 0)),
+            'job_exports', coalesce(CASE going.extent WHEN 'run' THEN exports.number ELSE exports.downloads END, 0),
+            'automation_runs', CASE going.extent WHEN 'run' THEN coalesce(firings.number, 0) ELSE 0 END),
         :moment,
         CASE WHEN files.number IS NULL THEN CAST(:moment AS timestamptz) END,
         CASE WHEN files.number IS NULL THEN 'none' END
@@ -123,6 +127,7 @@ WITH going AS MATERIALIZED (
     LEFT JOIN tasks ON tasks.job_run_id = going.job_run_id
     LEFT JOIN fields ON fields.job_run_id = going.job_run_id
     LEFT JOIN exports ON exports.job_run_id = going.job_run_id
+    LEFT JOIN firings ON firings.job_run_id = going.job_run_id
     RETURNING id, job_run_id
 )
 INSERT INTO maintenance.object_deletions
@@ -186,10 +191,11 @@ WHERE job.id = ANY (CAST(:jobs AS uuid[]))
 ;
 
 -- name: count_emptied
--- For a dry run: how many jobs go once these runs are gone.
+-- For a dry run: how many jobs go once these runs are gone, with those that are empty already or without.
 SELECT count(*) AS due
 FROM extraction_jobs AS job
 WHERE job.last_active_at < :idle_before
+  AND (CAST(:with_empty AS boolean) OR EXISTS (SELECT FROM job_runs AS run WHERE run.job_id = job.id))
   AND NOT EXISTS (
       SELECT FROM job_runs AS run WHERE run.job_id = job.id AND run.id <> ALL (CAST(:gone AS uuid[])))
   AND NOT EXISTS (SELECT FROM automations WHERE automations.job_id = job.id)

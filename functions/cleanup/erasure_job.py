@@ -7,6 +7,7 @@ from functions.cleanup.erasing import STATEMENTS, Eraser, Plan, find_all, parent
 from functions.cleanup.guard import allowed, check
 from functions.cleanup.outbox import Outbox, what_is_open
 from functions.cleanup.parents import count_emptied, count_parents, delete_idle_parents
+from functions.cleanup.sharing import Sharing
 from shared.context import Context
 from shared.errors import Misconfigured
 from shared.job import JobResult
@@ -90,14 +91,13 @@ def _check_indexes(transaction: Transaction) -> None:
 
 def _dry_run(ctx: Context, plan: Plan, words: Words, found: _Found) -> JobResult:
     with ctx.reading() as transaction:
-        order = find_all(transaction, plan)
-        sharing = would_go(transaction, plan, order)
-        going = [run for run in order if run in sharing.going][: ctx.limit]
-        taken = set(going)
+        going, sharing = _would_go(transaction, plan, ctx.limit)
         ctx.counts["jobs_cleaned"] = len(going)
-        ctx.counts["files_rehomed"] = sum(1 for move in sharing.moves if move.old_owner in taken)
+        ctx.counts["files_rehomed"] = len(sharing.moves)
         if plan.with_parents:
-            ctx.counts["parents_deleted"] = count_emptied(transaction, parent_parameters(ctx), going)
+            ctx.counts["parents_deleted"] = count_emptied(
+                transaction, parent_parameters(ctx), going, with_empty=ctx.limit is None
+            )
         opened = what_is_open(transaction, ctx.settings.cleanup.bucket or "")["open"]
     gauges = {
         "due_count": found.due,
@@ -106,6 +106,19 @@ def _dry_run(ctx: Context, plan: Plan, words: Words, found: _Found) -> JobResult
         "open_objects": opened,
     }
     return JobResult(f"Dry run: {words.title.lower()} would erase {words.count(len(going))}", gauges=gauges)
+
+
+def _would_go(transaction: Transaction, plan: Plan, limit: int | None) -> tuple[list[str], Sharing]:
+    """The runs that would go, and what becomes of files. With a limit, others take the place of those that wait."""
+    found = find_all(transaction, plan)
+    limit = len(found) if limit is None else limit
+    going, sharing = list[str](), Sharing(set())
+    while found and len(going) < limit:
+        room = limit - len(going)
+        tried, found = [*going, *found[:room]], found[room:]
+        sharing = would_go(transaction, plan, tried)
+        going = [run for run in tried if run in sharing.going]
+    return going, sharing
 
 
 def _result(ctx: Context, plan: Plan, words: Words, eraser: Eraser) -> JobResult:

@@ -16,9 +16,12 @@ def count_parents(transaction: Transaction, parameters: Mapping[str, object]) ->
     return row
 
 
-def count_emptied(transaction: Transaction, parameters: Mapping[str, object], gone: Sequence[str]) -> int:
-    """How many jobs would go once these runs are gone."""
-    (row,) = transaction.rows(STATEMENTS["count_emptied"], gone=list(gone), **parameters)
+def count_emptied(
+    transaction: Transaction, parameters: Mapping[str, object], gone: Sequence[str], *, with_empty: bool
+) -> int:
+    """How many jobs would go once these runs are gone; `with_empty`: and those that have no runs now."""
+    statement = STATEMENTS["count_emptied"]
+    (row,) = transaction.rows(statement, gone=list(gone), with_empty=with_empty, **parameters)
     return int(row["due"])
 
 
