@@ -7,6 +7,7 @@ import click
 from rich.console import Console
 
 from benchmarks.arena import Arena
+from benchmarks.counters import measure_counters
 from benchmarks.figures import Figure, show, write_json
 from benchmarks.nothing_due import measure_nothing_due
 from benchmarks.period_reset import Sizes, measure_memory, measure_reset
@@ -18,7 +19,7 @@ from benchmarks.stripe_sending import measure_sending
 from devstack.stack import Stack, terminated_cleanly
 
 PARTS = (
-    *("starting", "nothing-due", "memory", "period-reset"),
+    *("starting", "nothing-due", "memory", "period-reset", "counters"),
     *("stripe-sending", "stripe-marking", "stripe-memory", "stripe-evidence"),
 )
 
@@ -29,6 +30,7 @@ PARTS = (
 @click.option("--paid", default=100_000, show_default=True, help="Paid accounts beside them.")
 @click.option("--orm-accounts", default=10_000, show_default=True, help="Accounts that the ORM loop treats.")
 @click.option("--rounds", default=3, show_default=True, help="How often each way runs; medians are shown.")
+@click.option("--counters", default=5_000_000, show_default=True, help="Usage counters, two fifths of them old.")
 @click.option("--to-send", default=40_000, show_default=True, help="Events that stripe-sending sends.")
 @click.option("--sendings", default=1, show_default=True, help="How often it does so; medians are shown.")
 @click.option("--backlog", default=1_000_000, show_default=True, help="Events of stripe-marking and stripe-memory.")
@@ -42,6 +44,7 @@ def main(
     paid: int,
     orm_accounts: int,
     rounds: int,
+    counters: int,
     to_send: int,
     sendings: int,
     backlog: int,
@@ -62,6 +65,7 @@ def main(
             "nothing-due": lambda: measure_nothing_due(arena, console),
             "memory": lambda: measure_memory(arena, sizes, console),
             "period-reset": lambda: measure_reset(arena, sizes, console),
+            "counters": lambda: measure_counters(arena, counters, rounds, console),
             "stripe-sending": lambda: measure_sending(arena, to_send, sendings, console),
             "stripe-marking": lambda: measure_marking(arena, backlog, console),
             "stripe-memory": lambda: measure_stripe_memory(arena, backlog, console),
@@ -73,6 +77,7 @@ def main(
     show(console, figures)
     if json_file is not None:
         options = {"accounts": accounts, "paid": paid, "orm_accounts": orm_accounts, "rounds": rounds}
+        options["counters"] = counters
         options |= {"to_send": to_send, "sendings": sendings, "backlog": backlog, "to_prove": to_prove}
         write_json(json_file, figures, options)
 

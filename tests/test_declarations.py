@@ -20,6 +20,7 @@ def test_the_schedules_of_the_jobs_there_are() -> None:
         "stripe_reconcile": ("stripe", "15 */2 * * *", "success_count"),
         "usage_counter_cleanup": ("usage", "0 2 * * 0", "deleted_count"),
         "abandoned_cleanup": ("abandoned", "0 1 * * *", "jobs_cleaned"),
+        "artifact_cleanup": ("artifact", "0 3 * * *", "artifacts_cleaned"),
         "opt_out_cleanup": ("optout", "0 4 * * 6", "jobs_cleaned"),
     }
 

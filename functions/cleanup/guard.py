@@ -5,12 +5,15 @@ Pure arithmetic; each job counts first, asks here, and only then deletes.
 
 from shared.errors import Refused
 
+# A share is written with nine digits at most (shared/environ.py); in whole billionths, arithmetic with it is exact.
+_BILLION = 10**9
+
 
 def allowed(total: int, fraction: float, floor: int, by_operator: int | None) -> int:
     """How many of `total` one run may delete: a share of them or a floor, unless an operator named a number."""
     if by_operator is not None:
         return by_operator
-    return max(floor, int(total * fraction))
+    return max(floor, total * round(fraction * _BILLION) // _BILLION)
 
 
 def check(what: str, would_delete: int, total: int, may: int) -> None:

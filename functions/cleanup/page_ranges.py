@@ -5,6 +5,19 @@ that moves while this goes on (an update puts it on another page) may be missed:
 """
 
 from collections.abc import Iterator
+from pathlib import Path
+
+from shared.context import Context
+from shared.sql import load_statements
+
+_STATEMENTS = load_statements(Path(__file__).with_name("page_ranges.sql"))
+
+
+def table_pages(ctx: Context, table: str) -> int:
+    """How many pages a table has now."""
+    with ctx.reading() as transaction:
+        (row,) = transaction.rows(_STATEMENTS["table_pages"], table=table)
+    return int(row["pages"])
 
 
 class PageRanges:

@@ -5,17 +5,18 @@ Dangers, and what holds them:
 - The counter of an account's current period decides whether a user is blocked: however old that period is, it stays.
 - A wrong clock or retention would take counters that are needed: the guard counts before the first deletion.
 - The service adds to counters at any moment, with an upsert: a range is deleted by one statement in one short
-  transaction, and nothing else of the service's is touched.
+  transaction, and what another session holds is waited for no longer than that, and then left.
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
 from functions.cleanup.guard import allowed, check
 from functions.cleanup.months import first_of_month
-from functions.cleanup.page_ranges import PageRanges
-from functions.cleanup.pruning import prune
+from functions.cleanup.page_ranges import PageRanges, table_pages
+from functions.cleanup.pruning import count_old, prune
 from shared.context import Context
 from shared.errors import LockLost
 from shared.job import JobResult
@@ -28,114 +29,148 @@ STATEMENTS = load_statements(Path(__file__).with_name("usage_counters.sql"))
 # A range's transaction should take so long: other sessions that add to one of its counters wait for it.
 _SECONDS_A_RANGE = 0.02
 _FIRST_PAGES, _MOST_PAGES = 50, 400
-# Rows that moved, or that others held, are met in a later pass; a table that never comes to rest ends the run.
-_PASSES = 5
+# PostgreSQL puts fewer rows on a page than this.
+_ROWS_A_PAGE = 300
+# Rows that moved, or that others held, are met in a later pass, after so long a wait; what is left then is left.
+_WAITS_SECONDS = (0.0, 0.25, 0.5, 1.0, 1.0)
 
 
 def run(ctx: Context) -> JobResult:
     """Delete what is past its retention; in a dry run, count it. Raises Refused where that would be too much."""
     cutoff = _cutoff(ctx.now, ctx.settings)
-    with ctx.reading() as transaction:
-        total, due, keep = _look(transaction, cutoff)
+    found = _look(ctx, cutoff)
     settings = ctx.settings.cleanup
-    may = allowed(total, settings.max_fraction, settings.max_floor, ctx.allow_deletes)
-    would = due if ctx.limit is None else min(due, ctx.limit)
+    may = allowed(found.total, settings.max_fraction, settings.max_floor, ctx.allow_deletes)
+    would = found.due if ctx.limit is None else min(found.due, ctx.limit)
     if ctx.dry_run:
-        ctx.counts["deleted_count"] = would
-        return JobResult(
-            f"Dry run: would delete {_counters(would)} from before {cutoff:%Y-%m}", gauges={"due_count": due}
-        )
-    check("usage counters", would, total, may)
-    sweep = _Sweep(ctx, cutoff, keep, min(may, ctx.limit or may))
-    sweep.run()
-    prune(ctx)
-    with ctx.reading() as transaction:
-        left = _look(transaction, cutoff)[1] if sweep.deleted != due else 0
-    done = f"Usage counter cleanup deleted {_counters(ctx.total('deleted_count'))} from before {cutoff:%Y-%m}"
-    if left and sweep.room:
-        return JobResult(f"{done}; {left} more wait", complete=False, gauges={"due_count": left})
-    return JobResult(done if not left else f"{done} (limit reached)", gauges={"due_count": left})
+        return _dry_run(ctx, cutoff, found, would, may)
+    check("usage counters", would, found.total, may)
+    sweep = _Sweep(ctx, cutoff, found, min(may, ctx.limit or may))
+    left = sweep.run()
+    if ctx.limit is None:
+        prune(ctx)
+    return _result(ctx, cutoff, sweep, left)
 
 
 def waiting(transaction: Transaction, now: datetime, settings: Settings) -> Mapping[str, int]:
     """How many counters are past their retention."""
-    return {"due_count": _look(transaction, _cutoff(now, settings))[1]}
+    return {"due_count": _look_with(transaction, _cutoff(now, settings)).due}
 
 
 def _cutoff(now: datetime, settings: Settings) -> datetime:
     return first_of_month(now, settings.cleanup.counter_months)
 
 
-class _Keep:
-    """The counters that stay although they are old, as the statements take them."""
+def _dry_run(ctx: Context, cutoff: datetime, found: "_Found", would: int, may: int) -> JobResult:
+    ctx.counts["deleted_count"] = would
+    if ctx.limit is None:
+        ctx.counts.update(count_old(ctx))
+    said = f"Dry run: would delete {_counters(would, cutoff)}"
+    if would > may:
+        said += f"; a run would refuse that, because at most {may} may go in one"
+    return JobResult(said, gauges={"due_count": found.due})
 
-    def __init__(self, transaction: Transaction, cutoff: datetime) -> None:
-        rows = transaction.rows(STATEMENTS["stale_periods"], cutoff=cutoff)
-        self.parameters = {
-            "users": [row["user_id"] for row in rows],
-            "starts": [row["current_period_start"].isoformat() for row in rows],
-        }
+
+def _result(ctx: Context, cutoff: datetime, sweep: "_Sweep", left: int) -> JobResult:
+    gauges = {"due_count": left}
+    counters = _counters(ctx.total("deleted_count"), cutoff)
+    if not left:
+        return JobResult(f"Usage counter cleanup deleted {counters}", gauges=gauges)
+    if ctx.limit is not None and sweep.room == 0:
+        return JobResult(f"Usage counter cleanup deleted {counters} (limit reached)", gauges=gauges)
+    if ctx.time_left() <= 0:
+        why = f"time ran out, and {left} more wait"
+    elif sweep.room == 0:
+        why = f"{left} more came due meanwhile, and wait"
+    else:
+        why = f"{left} more stayed locked by other sessions"
+    return JobResult(f"Usage counter cleanup stopped after deleting {counters}: {why}", complete=False, gauges=gauges)
 
 
-def _look(transaction: Transaction, cutoff: datetime) -> tuple[int, int, _Keep]:
-    """How many counters there are, how many of them must go, and which old ones stay."""
-    keep = _Keep(transaction, cutoff)
-    (row,) = transaction.rows(STATEMENTS["count_counters"], cutoff=cutoff, **keep.parameters)
-    return row["total"], row["due"], keep
+def _counters(count: int, cutoff: datetime) -> str:
+    return f"{count} usage counter{'' if count == 1 else 's'} from before {cutoff:%Y-%m}"
+
+
+@dataclass(frozen=True)
+class _Found:
+    """How many counters there are, how many of them must go, and which old ones stay, as the statements take them."""
+
+    total: int
+    due: int
+    keep: Mapping[str, str]
+
+
+def _look(ctx: Context, cutoff: datetime) -> _Found:
+    with ctx.reading() as transaction:
+        return _look_with(transaction, cutoff)
+
+
+def _look_with(transaction: Transaction, cutoff: datetime) -> _Found:
+    (stale,) = transaction.rows(STATEMENTS["stale_periods"], cutoff=cutoff)
+    keep = {"users": stale["users"], "starts": stale["starts"]}
+    (row,) = transaction.rows(STATEMENTS["count_counters"], cutoff=cutoff, **keep)
+    return _Found(row["total"], row["due"], keep)
 
 
 class _Sweep:
-    """The deletion, range after range, in passes until a pass finds nothing more."""
+    """The deletion, range after range, in passes until nothing is left. `room` is how many may still go."""
 
-    def __init__(self, ctx: Context, cutoff: datetime, keep: _Keep, room: int) -> None:
+    def __init__(self, ctx: Context, cutoff: datetime, found: _Found, room: int) -> None:
         self._ctx = ctx
-        self._parameters = {"cutoff": cutoff, **keep.parameters}
+        self._cutoff = cutoff
+        self._found = found
         self.room = room
-        self.deleted = 0
 
-    def run(self) -> None:
-        """Delete until nothing is left, the room is used up, or time is."""
-        for _ in range(_PASSES):
-            before = self.deleted
-            self._pass()
-            if self.deleted == before or not self._may_go_on():
-                return
+    def run(self) -> int:
+        """Delete until nothing is left, the room is used up, or time is; give how many are left."""
+        for pause in _WAITS_SECONDS:
+            if not self._found.due or not self._may_go_on():
+                break
+            self._ctx.timer.wait(pause)
+            if self._pass() == self._found.due:
+                return 0
+            # A row that an update moved was missed, another session held one, or a user is gone with all there was.
+            self._found = _look(self._ctx, self._cutoff)
+        return self._found.due
 
     def _may_go_on(self) -> bool:
         return self.room > 0 and self._ctx.time_left() > 0
 
-    def _pass(self) -> None:
-        with self._ctx.reading() as transaction:
-            (row,) = transaction.rows(STATEMENTS["table_pages"])
-        ranges = PageRanges(row["pages"], first=_FIRST_PAGES, most=_MOST_PAGES, seconds=_SECONDS_A_RANGE)
+    def _pass(self) -> int:
+        deleted = 0
+        pages = table_pages(self._ctx, "usage_counters")
+        ranges = PageRanges(pages, first=_FIRST_PAGES, most=_MOST_PAGES, seconds=_SECONDS_A_RANGE)
         for first, beyond in ranges:
             if not self._may_go_on():
-                return
+                break
             began = self._ctx.timer.seconds()
-            try:
-                self._range(first, beyond)
-            except LockLost:
-                # The service is adding to one of these: the next pass meets them again.
-                continue
+            deleted += self._range(first, beyond)
             ranges.took(self._ctx.timer.seconds() - began)
+        return deleted
 
-    def _range(self, first: str, beyond: str) -> None:
+    def _range(self, first: str, beyond: str) -> int:
+        """Delete what is due in a range of pages; where others hold some of it, all but that."""
+        is_scarce = self.room < _MOST_PAGES * _ROWS_A_PAGE
+        try:
+            return self._delete(first, beyond, by_row=is_scarce)
+        except LockLost:
+            if is_scarce:
+                return 0
+        try:
+            return self._delete(first, beyond, by_row=True)
+        except LockLost:
+            # Not a row but the table is held, or the server is very slow: the next range is a smaller one.
+            return 0
+
+    def _delete(self, first: str, beyond: str, *, by_row: bool) -> int:
+        where = {"first": first, "beyond": beyond, "cutoff": self._cutoff, **self._found.keep}
         # Not durable: what a crash of the server loses is due again, and the run's last commit makes all of it durable.
         with self._ctx.batch(durable=False) as batch:
-            where = {"first": first, "beyond": beyond, **self._parameters}
-            if self._is_scarce:
-                deleted = batch.execute(STATEMENTS["delete_counters_limited"], room=self.room, **where)
+            batch.execute(STATEMENTS["yield_soon"])
+            if by_row:
+                deleted = batch.execute(STATEMENTS["delete_counters_by_row"], room=self.room, **where)
             else:
                 deleted = batch.execute(STATEMENTS["delete_counters"], **where)
             batch.count(deleted_count=deleted)
-        self.deleted += deleted
         self.room -= deleted
-
-    @property
-    def _is_scarce(self) -> bool:
-        """Whether a whole range could hold more than may still go: a page holds fewer than 300 rows."""
-        return self.room < _MOST_PAGES * 300
-
-
-def _counters(count: int) -> str:
-    return f"{count} usage counter{'' if count == 1 else 's'}"
+        return deleted

@@ -1,0 +1,259 @@
+"""Take by-products and orphans out of the bucket.
+
+Dangers, and what holds them:
+
+- The wrong database, or an old copy of the right one, names few of the bucket's objects, so that nearly all look like
+  orphans. The whole listing is counted before the first deletion, and too large a share is refused; a database that
+  names no object at all always is. Later pages are held against the same limit.
+- An upload that is just beginning has an object and no row yet, or the other way round. Only old objects are touched,
+  and each in the generation that was listed; whoever deletes it looks once more whether a row names it.
+- A sweep longer than a deadline. What it has counted and where it stopped are saved with each page; the next attempt
+  goes on there.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from datetime import datetime, timedelta
+
+from functions.cleanup.guard import allowed, check
+from functions.cleanup.kinds import KINDS
+from functions.cleanup.listing import STATEMENTS, Judged, Taken, judge
+from functions.cleanup.outbox import Outbox, what_is_open
+from shared.bucket_calls import Bucket, StoredObject
+from shared.clock import format_rfc3339, parse_rfc3339
+from shared.context import Context
+from shared.errors import Refused
+from shared.job import JobResult
+from shared.postgres import Transaction
+from shared.settings import Settings
+
+_CURSOR = "artifact_sweep"
+# What was counted so long ago says little about the bucket of now.
+_STALE_AFTER = timedelta(hours=20)
+_DRAIN_AT = 5_000
+
+
+def run(ctx: Context) -> JobResult:
+    """Sweep the bucket; in a dry run, count. Raises Refused, Misconfigured or Unavailable."""
+    bucket = ctx.connect_bucket()
+    state = bucket.state()
+    outbox = Outbox(ctx, bucket, state, KINDS)
+    if ctx.dry_run:
+        sweep = _Sweep(ctx, bucket, _Progress(format_rfc3339(ctx.now)))
+        whole = sweep.count()
+        taken = Counter(sweep.progress.kinds)
+        ctx.counts.update({KINDS[kind]: number for kind, number in taken.items()})
+        ctx.counts["artifacts_cleaned"] = sum(taken.values())
+        return _result(ctx, bucket, sweep.progress, whole, f"Dry run: artifact cleanup would delete {_objects(ctx)}")
+    sweep = _Sweep(ctx, bucket, _load(ctx, bucket))
+    try:
+        whole = sweep.count() and sweep.take(outbox)
+    except Refused:
+        # The next run counts anew: by then somebody may have put right what was wrong.
+        sweep.forget()
+        raise
+    outbox.drain()
+    return _result(ctx, bucket, sweep.progress, whole, f"Artifact cleanup deleted {_objects(ctx)}")
+
+
+def waiting(transaction: Transaction, now: datetime, settings: Settings) -> Mapping[str, int]:  # noqa: ARG001
+    """How many objects wait in the outbox: what else is in the bucket is known after a sweep only."""
+    return {"open_objects": what_is_open(transaction, settings.cleanup.bucket or "")["open"]}
+
+
+@dataclass
+class _Progress:
+    """Where a sweep has got to: the last name that was looked at, and what was found so far.
+
+    First all is counted, then `counted` is true and the sweep begins anew. `orphans` are those taken since.
+    """
+
+    started_at: str
+    bucket: str = ""
+    counted: bool = False
+    after: str | None = None
+    listed: int = 0
+    held: int = 0
+    kinds: dict[str, int] = field(default_factory=dict)
+    orphans: int = 0
+    taken: int = 0
+    # How many orphans, and how many objects at all, this sweep may take: as the count allowed.
+    may_orphans: int = 0
+    may_take: int | None = None
+
+
+class _Sweep:
+    """One pass that counts, and one that takes."""
+
+    def __init__(self, ctx: Context, bucket: Bucket, progress: _Progress) -> None:
+        self._ctx = ctx
+        self._bucket = bucket
+        self.progress = progress
+
+    def count(self) -> bool:
+        """Count what would go, and hold it against the guard; False when time ran out. Raises Refused."""
+        progress = self.progress
+        if progress.counted:
+            return True
+        for page in self._pages():
+            with self._ctx.reading() as transaction:
+                judged = judge(transaction, self._ctx, self._bucket.name, page)
+            progress.kinds = dict(Counter(progress.kinds) + judged.kinds())
+            progress.held += judged.held
+            progress.listed += len(page)
+            progress.after = page[-1].name
+            if not self._ctx.dry_run:
+                self._save()
+            if self._ctx.time_left() <= 0:
+                return False
+        if not self._ctx.dry_run:
+            self._guard()
+            progress.counted, progress.after, progress.held = True, None, 0
+            self._save()
+        return True
+
+    def take(self, outbox: Outbox) -> bool:
+        """Write what goes into the outbox, page by page, and drain it; False when time ran out. Raises Refused."""
+        waiting = 0
+        for page in self._pages():
+            if self._room() == 0:
+                break
+            waiting += self._page(page)
+            if waiting >= _DRAIN_AT:
+                outbox.drain()
+                waiting = 0
+            if self._ctx.time_left() <= 0:
+                return False
+        self.forget()
+        return True
+
+    def forget(self) -> None:
+        """Let the next sweep begin anew."""
+        with self._ctx.batch(durable=False) as batch:
+            batch.execute(STATEMENTS["clear_cursor"], name=_CURSOR)
+
+    def _pages(self) -> Iterator[Sequence[StoredObject]]:
+        """The pages of the listing that were not looked at yet."""
+        after = self.progress.after
+        for page in self._bucket.pages(after):
+            fresh = [found for found in page if found.name != after]
+            if fresh:
+                yield fresh
+
+    def _page(self, page: Sequence[StoredObject]) -> int:
+        # Its own until it has committed.
+        progress = replace(self.progress)
+        moment = self._ctx.moment()
+        with self._ctx.batch(durable=False) as batch:
+            judged = judge(batch, self._ctx, self._bucket.name, page)
+            room = self._room()
+            taken = judged.taken if room is None else judged.taken[:room]
+            progress.orphans += sum(1 for each in taken if each.kind == "orphan")
+            if progress.orphans > progress.may_orphans:
+                raise self._too_many(progress.orphans, "No further object was deleted")
+            progress.taken += len(taken)
+            progress.held += judged.held
+            progress.after = page[-1].name
+            if taken:
+                batch.execute(
+                    STATEMENTS["add_objects"],
+                    bucket=self._bucket.name,
+                    run_id=self._ctx.fence.run_id if self._ctx.fence else 0,
+                    moment=moment,
+                    **_columns(taken),
+                )
+            batch.execute(STATEMENTS["save_cursor"], name=_CURSOR, value=json.dumps(asdict(progress)))
+        self.progress = progress
+        self._tell_unreadable(judged)
+        return len(taken)
+
+    def _tell_unreadable(self, judged: Judged) -> None:
+        for _ in range(judged.unreadable):
+            self._ctx.item_failed("an object whose name contains NUL", "no table can name it; delete it by hand")
+
+    def _room(self) -> int | None:
+        """How many more objects may be taken, None for any number."""
+        rooms = [most - self.progress.taken for most in (self.progress.may_take, self._ctx.limit) if most is not None]
+        return max(0, min(rooms)) if rooms else None
+
+    def _guard(self) -> None:
+        progress, cleanup, by_operator = self.progress, self._ctx.settings.cleanup, self._ctx.allow_deletes
+        with self._ctx.reading() as transaction:
+            (row,) = transaction.rows(STATEMENTS["count_files"])
+        most = self._ctx.limit or progress.listed
+        orphans = min(most, progress.kinds.get("orphan", 0))
+        artifacts = min(most, sum(progress.kinds.values()) - progress.kinds.get("orphan", 0))
+        if progress.listed and not row["total"]:
+            raise Refused(
+                f"Refused: no row of source_files names an object, and the bucket {self._bucket.name} has "
+                f"{progress.listed}. Nothing was deleted. Check that DATABASE_URL names the service's database.",
+                orphans + artifacts,
+                0,
+            )
+        if by_operator is not None:
+            check(f"objects in {self._bucket.name}", orphans + artifacts, progress.listed, by_operator)
+            progress.may_take, progress.may_orphans = by_operator, by_operator
+            return
+        progress.may_orphans = allowed(progress.listed, cleanup.orphan_max_fraction, cleanup.orphan_max_floor, None)
+        if orphans > progress.may_orphans:
+            raise self._too_many(orphans, "Nothing was deleted")
+        may = allowed(progress.listed, cleanup.max_fraction, cleanup.max_floor, None)
+        check(f"objects in {self._bucket.name}, by-products all,", artifacts, progress.listed, may)
+
+    def _too_many(self, orphans: int, deleted: str) -> Refused:
+        may = self.progress.may_orphans
+        return Refused(
+            f"Refused: {orphans} of {self.progress.listed} objects in {self._bucket.name} are named by no row, and at "
+            f"most {may} orphans may go in one run. {deleted}. Check that the database is the "
+            "service's own and up to date; if so, run `python -m ops run artifact --allow-deletes N` with a large "
+            "enough N.",
+            orphans,
+            may,
+        )
+
+    def _save(self) -> None:
+        with self._ctx.batch(durable=False) as batch:
+            batch.execute(STATEMENTS["save_cursor"], name=_CURSOR, value=json.dumps(asdict(self.progress)))
+
+
+def _load(ctx: Context, bucket: Bucket) -> _Progress:
+    """Where the last sweep of this bucket stopped, unless that was long ago or under other orders."""
+    fresh = _Progress(format_rfc3339(ctx.now), bucket.name)
+    with ctx.reading() as transaction:
+        row = transaction.row(STATEMENTS["load_cursor"], name=_CURSOR)
+    if row is None or ctx.limit is not None or ctx.allow_deletes is not None:
+        return fresh
+    saved = _Progress(**json.loads(row["value"]))
+    age = ctx.now - parse_rfc3339(saved.started_at)
+    return saved if saved.bucket == bucket.name and timedelta(0) <= age < _STALE_AFTER else fresh
+
+
+def _columns(taken: Sequence[Taken]) -> dict[str, list[object]]:
+    return {
+        "names": [each.found.name for each in taken],
+        "generations": [each.found.generation for each in taken],
+        "kinds": [each.kind for each in taken],
+        "files": [each.named.file_id if each.named else None for each in taken],
+        "runs": [each.named.run_id if each.named else None for each in taken],
+        "bytes": [each.found.size for each in taken],
+    }
+
+
+def _objects(ctx: Context) -> str:
+    count = ctx.total("artifacts_cleaned")
+    return f"{count} object{'' if count == 1 else 's'}"
+
+
+def _result(ctx: Context, bucket: Bucket, progress: _Progress, whole: bool, done: str) -> JobResult:
+    with ctx.reading() as transaction:
+        opened = what_is_open(transaction, bucket.name)
+    gauges = {"listed_count": progress.listed, "held": progress.held, "open_objects": opened["open"]}
+    reasons = []
+    if not whole:
+        step = "was still being looked through" if progress.counted else "was still being counted"
+        reasons.append(f"the bucket {step} when time ran out")
+    if opened["pending"] and not ctx.dry_run:
+        reasons.append(f"{opened['pending']} more wait")
+    return JobResult("; ".join([done, *reasons]), complete=not reasons, gauges=gauges)

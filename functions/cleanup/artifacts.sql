@@ -1,0 +1,69 @@
+-- The SQL of artifact_cleanup: the listing of the bucket is held against the tables, a page at a time.
+
+-- name: count_files
+-- How many rows name objects.
+SELECT count(*) AS total FROM source_files;
+
+-- name: load_cursor
+-- Where a sweep stopped.
+SELECT value FROM maintenance.cursors WHERE name = :name;
+
+-- name: save_cursor
+-- Where a sweep has got to, in the same transaction as what it wrote.
+INSERT INTO maintenance.cursors (name, value) VALUES (:name, :value)
+ON CONFLICT (name) DO UPDATE SET value = excluded.value;
+
+-- name: clear_cursor
+-- The sweep is over.
+DELETE FROM maintenance.cursors WHERE name = :name;
+
+-- name: find_rows
+-- The rows that name objects of a page. A row is a ZIP by its type or its name only: older rows show members that were
+-- themselves marked 'unpacked'.
+SELECT
+    gcs_object_name AS name, CAST(id AS text) AS file_id, CAST(job_run_id AS text) AS run_id,
+    status = 'unpacked' AND (
+        file_type IN ('application/zip', 'application/x-zip-compressed') OR original_filename LIKE '%.zip'
+    ) AS unpacked_zip
+FROM source_files
+WHERE gcs_object_name = ANY (CAST(:names AS text[]));
+
+-- name: find_open
+-- Which of the names wait in the outbox already.
+SELECT DISTINCT deletion.object_name AS name
+FROM unnest(CAST(:names AS text[])) AS asked (name)
+JOIN maintenance.object_deletions AS deletion ON deletion.object_name = asked.name
+WHERE deletion.done_at IS NULL AND deletion.bucket = :bucket;
+
+-- name: is_anything_held
+-- Whether anybody holds anything: mostly not.
+SELECT count(*) AS holds FROM maintenance.holds WHERE until IS NULL OR until > :now;
+
+-- name: find_held
+-- Which of these ids, of jobs or runs, are held: themselves, or through their job or their user.
+SELECT CAST(asked.id AS text) AS id
+FROM unnest(CAST(:ids AS uuid[])) AS asked (id)
+LEFT JOIN job_runs AS run ON run.id = asked.id
+LEFT JOIN source_files AS file ON file.id = asked.id
+LEFT JOIN job_runs AS of_file ON of_file.id = file.job_run_id
+LEFT JOIN extraction_jobs AS job ON job.id = coalesce(run.job_id, of_file.job_id, asked.id)
+WHERE EXISTS (
+    SELECT FROM maintenance.holds AS hold
+    WHERE (hold.until IS NULL OR hold.until > :now)
+      AND (hold.scope = 'user' AND hold.subject = job.user_id
+           OR hold.scope = 'job' AND hold.subject IN (CAST(asked.id AS text), CAST(job.id AS text))
+           OR hold.scope = 'run' AND hold.subject IN (CAST(asked.id AS text), CAST(of_file.id AS text))));
+
+-- name: find_held_users
+-- Which of these users are held.
+SELECT subject AS id FROM maintenance.holds
+WHERE scope = 'user' AND (until IS NULL OR until > :now) AND subject = ANY (CAST(:users AS text[]));
+
+-- name: add_objects
+-- Write objects into the outbox, each in the generation that was listed.
+INSERT INTO maintenance.object_deletions
+    (bucket, object_name, generation, kind, source_file_id, job_run_id, run_id, next_attempt_at, bytes, requested_at)
+SELECT :bucket, found.name, found.generation, found.kind, found.file, found.run, :run_id, :moment, found.bytes, :moment
+FROM unnest(
+    CAST(:names AS text[]), CAST(:generations AS bigint[]), CAST(:kinds AS text[]), CAST(:files AS uuid[]),
+    CAST(:runs AS uuid[]), CAST(:bytes AS bigint[])) AS found (name, generation, kind, file, run, bytes);

@@ -1,0 +1,82 @@
+"""A page of the bucket's listing, held against the tables: which objects go, and as what."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from functions.cleanup.kinds import Ages, Named, ids_in, kind_of, uploader_in
+from shared.bucket_calls import StoredObject
+from shared.context import Batch, Context
+from shared.postgres import Transaction
+from shared.sql import load_statements
+
+STATEMENTS = load_statements(Path(__file__).with_name("artifacts.sql"))
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """An object that goes: of which kind, and the row that names it, if any."""
+
+    found: StoredObject
+    kind: str
+    named: Named | None
+
+
+@dataclass
+class Judged:
+    """What a page comes to: the objects that go, how many more would but for a hold, and what cannot be handled."""
+
+    taken: list[Taken] = field(default_factory=list)
+    held: int = 0
+    unreadable: int = 0
+
+    def kinds(self) -> Counter[str]:
+        """How many go, by kind."""
+        return Counter(taken.kind for taken in self.taken)
+
+
+def judge(transaction: Batch | Transaction, ctx: Context, bucket: str, page: Sequence[StoredObject]) -> Judged:
+    """Decide for each object of a page, as the tables are now."""
+    judged = Judged()
+    # PostgreSQL's text has no NUL, so no row can name such an object and no outbox can remember it: it stays.
+    readable = [found for found in page if "\0" not in found.name]
+    judged.unreadable = len(page) - len(readable)
+    cleanup = ctx.settings.cleanup
+    ages = Ages(ctx.now - cleanup.artifact_retention, ctx.now - cleanup.orphan_age)
+    names = [found.name for found in readable]
+    rows = transaction.rows(STATEMENTS["find_rows"], names=names)
+    named = {row["name"]: Named(row["file_id"], row["run_id"], row["unpacked_zip"]) for row in rows}
+    candidates = [
+        Taken(found, kind, named.get(found.name))
+        for found in readable
+        if (kind := kind_of(found, named.get(found.name), ages)) is not None
+    ]
+    if not candidates:
+        return judged
+    names = [taken.found.name for taken in candidates]
+    waiting = {row["name"] for row in transaction.rows(STATEMENTS["find_open"], names=names, bucket=bucket)}
+    candidates = [taken for taken in candidates if taken.found.name not in waiting]
+    held = _held(transaction, ctx, candidates)
+    judged.taken = [taken for taken in candidates if taken.found.name not in held]
+    judged.held = len(held)
+    return judged
+
+
+def _held(transaction: Batch | Transaction, ctx: Context, candidates: Sequence[Taken]) -> set[str]:
+    """The names of those that somebody holds."""
+    (row,) = transaction.rows(STATEMENTS["is_anything_held"], now=ctx.now)
+    if not row["holds"]:
+        return set()
+    ids = {taken.found.name: _ids(taken) for taken in candidates}
+    users = {taken.found.name: user for taken in candidates if (user := uploader_in(taken.found.name)) is not None}
+    asked = sorted({each for several in ids.values() for each in several})
+    held = {row["id"] for row in transaction.rows(STATEMENTS["find_held"], ids=asked, now=ctx.now)}
+    rows = transaction.rows(STATEMENTS["find_held_users"], users=sorted({*users.values()}), now=ctx.now)
+    held_users = {row["id"] for row in rows}
+    return {name for name in ids if ids[name] & held or users.get(name) in held_users}
+
+
+def _ids(taken: Taken) -> set[str]:
+    own = {taken.named.run_id} if taken.named is not None else set()
+    return own | {*ids_in(taken.found.name)}
