@@ -1,15 +1,19 @@
 """`python -m ops`: the command line of the people who run this."""
 
+import json
 import os
+import sys
 
 import click
 
 from ops import host_indexes
 from ops.migrate import migrate
+from ops.run import job_named, run_by_hand
 from shared.cleanup_settings import bucket_name
 from shared.clock import SystemClock
 from shared.database_url import database_target
 from shared.errors import MaintenanceError
+from shared.services import Services
 from shared.stripe_settings import stripe_settings
 
 
@@ -50,6 +54,35 @@ def migrate_command(host_sql: bool) -> None:
             click.echo(f"Built the index {name}.")
     except MaintenanceError as error:
         raise _Sentence(str(error)) from None
+
+
+@cli.command("run")
+@click.argument("job")
+@click.option("--dry-run", is_flag=True, help="Only count what would be done.")
+@click.option("--limit", type=click.IntRange(min=1), help="At most so many items.")
+@click.option(
+    "--allow-deletes", type=click.IntRange(min=1), help="Let this one run delete so many, past the guard. Recorded."
+)
+def run_command(job: str, dry_run: bool, limit: int | None, allow_deletes: int | None) -> None:
+    """Run JOB here: period, stripe, usage, abandoned, artifact or optout.
+
+    Prints the answer that the function would give; the log goes to standard error. Exit code 0 for success.
+
+    Example: python -m ops run artifact --dry-run
+    """
+    found = job_named(job)
+    if found is None:
+        raise _Sentence(f"There is no job {job!r}. See --help for the jobs.")
+    services = Services(os.environ, SystemClock(), sys.stderr)
+    try:
+        outcome = run_by_hand(services, found, dry_run=dry_run, limit=limit, allow_deletes=allow_deletes)
+    except MaintenanceError as error:
+        raise _Sentence(services.redact(str(error))) from None
+    finally:
+        services.close()
+    click.echo(json.dumps(outcome.as_json()))
+    if not outcome.success:
+        sys.exit(1)
 
 
 if __name__ == "__main__":
