@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from datetime import timedelta
 from http import HTTPStatus
 
+import google.cloud.storage as storage
 import requests
 from google.api_core.client_options import ClientOptions
 from google.api_core.exceptions import (
@@ -25,7 +26,6 @@ from google.api_core.exceptions import (
 )
 from google.auth.credentials import AnonymousCredentials
 from google.auth.exceptions import GoogleAuthError, TransportError
-from google.cloud import storage  # type: ignore[attr-defined]
 from google.cloud.storage.retry import DEFAULT_RETRY
 from requests.adapters import HTTPAdapter
 
