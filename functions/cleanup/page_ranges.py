@@ -20,13 +20,19 @@ def table_pages(ctx: Context, table: str) -> int:
     return int(row["pages"])
 
 
+def page_of(ctid: str) -> int:
+    """The page of a row, from its ctid as PostgreSQL writes it: (page,place)."""
+    return int(ctid[1:].partition(",")[0])
+
+
 class PageRanges:
-    """Ranges of `pages` pages, as pairs of ctids (from, up to but without).
+    """Ranges of the pages from `start` to before `pages`, as pairs of ctids (from, up to but without).
 
     `seconds` is how long the work on one range should take; callers tell with `took` how long it did.
     """
 
-    def __init__(self, pages: int, *, first: int, most: int, seconds: float) -> None:
+    def __init__(self, pages: int, *, first: int, most: int, seconds: float, start: int = 0) -> None:
+        self._start = start
         self._pages = pages
         self._size = first
         self._most = most
@@ -34,7 +40,7 @@ class PageRanges:
 
     def __iter__(self) -> Iterator[tuple[str, str]]:
         """The ranges, one after the other."""
-        page = 0
+        page = self._start
         while page < self._pages:
             size = self._size
             yield f"({page},0)", f"({page + size},0)"

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from functions.cleanup.guard import allowed, check
 from functions.cleanup.months import first_of_month
-from functions.cleanup.page_ranges import PageRanges, table_pages
+from functions.cleanup.page_ranges import PageRanges, page_of
 from functions.cleanup.pruning import count_old, prune
 from shared.context import Context
 from shared.errors import LockLost
@@ -93,10 +93,15 @@ def _counters(count: int, cutoff: datetime) -> str:
 
 @dataclass(frozen=True)
 class _Found:
-    """How many counters there are, how many of them must go, and which old ones stay, as the statements take them."""
+    """How many counters there are, how many of them must go, and on which pages these lie (from, up to but without).
+
+    `keep` says which old ones stay, as the statements take it.
+    """
 
     total: int
     due: int
+    first_page: int
+    beyond_page: int
     keep: Mapping[str, str]
 
 
@@ -109,7 +114,8 @@ def _look_with(transaction: Transaction, cutoff: datetime) -> _Found:
     (stale,) = transaction.rows(STATEMENTS["stale_periods"], cutoff=cutoff)
     keep = {"users": stale["users"], "starts": stale["starts"]}
     (row,) = transaction.rows(STATEMENTS["count_counters"], cutoff=cutoff, **keep)
-    return _Found(row["total"], row["due"], keep)
+    first, last = (page_of(row[name]) if row["due"] else -1 for name in ("first", "last"))
+    return _Found(row["total"], row["due"], first, last + 1, keep)
 
 
 class _Sweep:
@@ -138,8 +144,8 @@ class _Sweep:
 
     def _pass(self) -> int:
         deleted = 0
-        pages = table_pages(self._ctx, "usage_counters")
-        ranges = PageRanges(pages, first=_FIRST_PAGES, most=_MOST_PAGES, seconds=_SECONDS_A_RANGE)
+        first_page, pages = self._found.first_page, self._found.beyond_page
+        ranges = PageRanges(pages, start=first_page, first=_FIRST_PAGES, most=_MOST_PAGES, seconds=_SECONDS_A_RANGE)
         for first, beyond in ranges:
             if not self._may_go_on():
                 break

@@ -1,5 +1,5 @@
 -- The SQL of usage_counter_cleanup. Rows are read and deleted in the order in which they lie on disk: there is no index
--- on period_start, and each range of pages is read once.
+-- on period_start, and each range of pages is read once (min(ctid) and ranges of ctids need PostgreSQL 14).
 
 -- name: stale_periods
 -- Accounts whose current period is so old that its counter is past its retention: that counter stays. A period only ever
@@ -19,13 +19,17 @@ AND (CAST(:users AS text) = '{}' OR (user_id, period_start) NOT IN (
     SELECT * FROM unnest(CAST(:users AS varchar[]), CAST(:starts AS timestamptz[]))))
 
 -- name: count_counters
--- How many counters there are, and how many of them must go.
+-- How many counters there are, how many of them must go, and the first and the last of these. What the service made
+-- month after month lies together: most of the table need not be gone over.
 SELECT
-    count(*) AS total,
-    count(*) FILTER (WHERE
+    count(*) AS total, count(*) FILTER (WHERE is_due) AS due,
+    CAST(min(ctid) FILTER (WHERE is_due) AS text) AS first, CAST(max(ctid) FILTER (WHERE is_due) AS text) AS last
+FROM (
+    SELECT ctid,
         -- insert: past_retention
-    ) AS due
-FROM usage_counters;
+        AS is_due
+    FROM usage_counters
+) AS counters;
 
 -- name: yield_soon
 -- For the rest of the transaction, give up a lock that is not to be had within the time that a range should take.
