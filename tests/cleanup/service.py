@@ -9,6 +9,9 @@ from calendar import monthrange
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
+from urllib.parse import urlencode
+
+import urllib3
 
 from tests.support.clock import ManualClock
 from tests.support.database import TestDatabase
@@ -417,6 +420,14 @@ def read_tables(database: TestDatabase) -> dict[str, list[dict[str, Any]]]:
     for found in database.rows(" UNION ALL ".join(parts)):
         tables[found["name"]].append({name: _value(name, value) for name, value in json.loads(found["row"]).items()})
     return tables
+
+
+def read_objects(url: str, bucket: str) -> dict[str, int]:
+    """The generations of all objects."""
+    query = urlencode({"fields": "items(name,generation)", "maxResults": 10_000})
+    told = json.loads(urllib3.request("GET", f"{url}/storage/v1/b/{bucket}/o?{query}").data)
+    assert not told.get("nextPageToken")
+    return {item["name"]: int(item["generation"]) for item in told.get("items") or ()}
 
 
 def _value(name: str, value: Any) -> Any:

@@ -4,12 +4,10 @@ Hypothesis mixes the service's histories with cleanups that run, run dry, or die
 every row of every table and every object is held against tests/cleanup/model.py.
 """
 
-import json
 import os
 from collections import Counter
 from collections.abc import Sequence
 from datetime import timedelta
-from urllib.parse import urlencode
 
 import pytest
 import redis
@@ -33,7 +31,7 @@ from shared.outcome import Outcome, Status
 from shared.runner import run_job
 from tests.cleanup import model
 from tests.cleanup.crash import Death, Died, MortalServices
-from tests.cleanup.service import ENDS, Service, read_tables
+from tests.cleanup.service import ENDS, Service, read_objects, read_tables
 from tests.support.clock import ManualClock, VirtualTimer
 from tests.support.database import TestDatabase
 from tests.support.redis import lose_everything
@@ -73,7 +71,7 @@ class Machine(RuleBasedStateMachine):
         self.database = self.place.database
         self.front = self.place.front
         self.database.execute(f"TRUNCATE {TABLES} RESTART IDENTITY CASCADE")
-        for name in self._listed():
+        for name in read_objects(self.front.upstream, self.place.bucket):
             urllib3.request("DELETE", buckets.object_url(self.front.upstream, self.place.bucket, name))
         self.front.created.clear()
         self.front.requests.clear()
@@ -430,17 +428,10 @@ class Machine(RuleBasedStateMachine):
         buckets.put(self.front.upstream, self.place.bucket, name)
         self.front.created[name] = self.clock.now()
 
-    def _listed(self) -> dict[str, int]:
-        """The generations of all objects."""
-        query = urlencode({"fields": "items(name,generation)", "maxResults": 10_000})
-        url = f"{self.front.upstream}/storage/v1/b/{self.place.bucket}/o?{query}"
-        told = json.loads(urllib3.request("GET", url).data)
-        assert not told.get("nextPageToken")
-        return {item["name"]: int(item["generation"]) for item in told.get("items") or ()}
-
     def _state(self) -> model.State:
         objects = {
-            name: model.Stored(self.front.created[name], generation) for name, generation in self._listed().items()
+            name: model.Stored(self.front.created[name], generation)
+            for name, generation in read_objects(self.front.upstream, self.place.bucket).items()
         }
         return model.State(read_tables(self.database), objects)
 
