@@ -15,7 +15,7 @@ from pathlib import Path
 
 from functions.cleanup.guard import allowed, check
 from functions.cleanup.months import first_of_month
-from functions.cleanup.page_ranges import PageRanges, page_of
+from functions.cleanup.page_ranges import PageRanges, page_of, table_pages
 from functions.cleanup.pruning import count_old, prune
 from shared.context import Context
 from shared.errors import LockLost
@@ -93,15 +93,10 @@ def _counters(count: int, cutoff: datetime) -> str:
 
 @dataclass(frozen=True)
 class _Found:
-    """How many counters there are, how many of them must go, and on which pages these lie (from, up to but without).
-
-    `keep` says which old ones stay, as the statements take it.
-    """
+    """How many counters there are, how many of them must go, and which old ones stay, as the statements take them."""
 
     total: int
     due: int
-    first_page: int
-    beyond_page: int
     keep: Mapping[str, str]
 
 
@@ -114,8 +109,7 @@ def _look_with(transaction: Transaction, cutoff: datetime) -> _Found:
     (stale,) = transaction.rows(STATEMENTS["stale_periods"], cutoff=cutoff)
     keep = {"users": stale["users"], "starts": stale["starts"]}
     (row,) = transaction.rows(STATEMENTS["count_counters"], cutoff=cutoff, **keep)
-    first, last = (page_of(row[name]) if row["due"] else -1 for name in ("first", "last"))
-    return _Found(row["total"], row["due"], first, last + 1, keep)
+    return _Found(row["total"], row["due"], keep)
 
 
 class _Sweep:
@@ -133,7 +127,7 @@ class _Sweep:
             if not self._found.due or not self._may_go_on():
                 break
             self._ctx.timer.wait(pause)
-            if self._pass() == self._found.due:
+            if self._pass() >= self._found.due:
                 return 0
             # A row that an update moved was missed, another session held one, or a user is gone with all there was.
             self._found = _look(self._ctx, self._cutoff)
@@ -144,15 +138,27 @@ class _Sweep:
 
     def _pass(self) -> int:
         deleted = 0
-        first_page, pages = self._found.first_page, self._found.beyond_page
-        ranges = PageRanges(pages, start=first_page, first=_FIRST_PAGES, most=_MOST_PAGES, seconds=_SECONDS_A_RANGE)
+        start = self._first_page()
+        if start is None:
+            return 0
+        pages = table_pages(self._ctx, "usage_counters")
+        ranges = PageRanges(pages, start=start, first=_FIRST_PAGES, most=_MOST_PAGES, seconds=_SECONDS_A_RANGE)
         for first, beyond in ranges:
-            if not self._may_go_on():
+            # What the service made month after month lies together: once all that were counted are gone, the rest of
+            # the table need not be gone over.
+            if deleted >= self._found.due or not self._may_go_on():
                 break
             began = self._ctx.timer.seconds()
             deleted += self._range(first, beyond)
             ranges.took(self._ctx.timer.seconds() - began)
         return deleted
+
+    def _first_page(self) -> int | None:
+        """The page with which a pass begins: what earlier attempts did is not gone over range by range once more."""
+        with self._ctx.reading() as transaction:
+            transaction.execute(STATEMENTS["read_in_order"])
+            row = transaction.row(STATEMENTS["first_counter"], cutoff=self._cutoff, **self._found.keep)
+        return None if row is None else page_of(row["ctid"])
 
     def _range(self, first: str, beyond: str) -> int:
         """Delete what is due in a range of pages; where others hold some of it, all but that."""

@@ -1,5 +1,5 @@
 -- The SQL of usage_counter_cleanup. Rows are read and deleted in the order in which they lie on disk: there is no index
--- on period_start, and each range of pages is read once (min(ctid) and ranges of ctids need PostgreSQL 14).
+-- on period_start, and each range of pages is read once (ranges of ctids need PostgreSQL 14).
 
 -- name: stale_periods
 -- Accounts whose current period is so old that its counter is past its retention: that counter stays. A period only ever
@@ -19,17 +19,26 @@ AND (CAST(:users AS text) = '{}' OR (user_id, period_start) NOT IN (
     SELECT * FROM unnest(CAST(:users AS varchar[]), CAST(:starts AS timestamptz[]))))
 
 -- name: count_counters
--- How many counters there are, how many of them must go, and the first and the last of these. What the service made
--- month after month lies together: most of the table need not be gone over.
+-- How many counters there are, and how many of them must go.
 SELECT
-    count(*) AS total, count(*) FILTER (WHERE is_due) AS due,
-    CAST(min(ctid) FILTER (WHERE is_due) AS text) AS first, CAST(max(ctid) FILTER (WHERE is_due) AS text) AS last
-FROM (
-    SELECT ctid,
+    count(*) AS total,
+    count(*) FILTER (WHERE
         -- insert: past_retention
-        AS is_due
-    FROM usage_counters
-) AS counters;
+    ) AS due
+FROM usage_counters;
+
+-- name: read_in_order
+-- For the rest of the transaction, let no parallel workers read: what is found first is then what lies first.
+SELECT set_config('max_parallel_workers_per_gather', '0', true);
+
+-- name: first_counter
+-- The first counter that must go, in the order in which they lie on disk. (Naming all ctids makes it a scan of a range of
+-- them, which begins with the first page; a plain one joins in with others where they are.)
+SELECT CAST(ctid AS text) AS ctid
+FROM usage_counters
+WHERE ctid >= '(0,0)' AND
+    -- insert: past_retention
+LIMIT 1;
 
 -- name: yield_soon
 -- For the rest of the transaction, give up a lock that is not to be had within the time that a range should take.
