@@ -40,7 +40,7 @@ def test_a_healthy_environment(database: TestDatabase, functions: Functions) -> 
         "overdue": True,
         "waiting": {"due_count": 1, "stale_paid_count": 0},
     }
-    line, _ = [line for line in served.log_lines() if line["event"] == "health"]
+    line, *_ = [line for line in served.log_lines() if line["event"] == "health"]
     assert (line["severity"], line["job"], line["overdue"]) == ("WARNING", "period_reset", True)
     assert database.value("SELECT count(*) FROM maintenance.runs") == 0
 
