@@ -100,7 +100,10 @@ class _Sweep:
         for page in self._pages():
             with self._ctx.reading() as transaction:
                 judged = judge(transaction, self._ctx, self._bucket.name, page)
-            progress.kinds = dict(Counter(progress.kinds) + judged.kinds())
+            # A limit ends what is taken; for the guard all is counted.
+            room = self._room() if self._ctx.dry_run else None
+            progress.kinds = dict(Counter(progress.kinds) + Counter(each.kind for each in judged.taken[:room]))
+            progress.taken = sum(progress.kinds.values()) if self._ctx.dry_run else 0
             progress.held += judged.held
             progress.listed += len(page)
             progress.after = page[-1].name
@@ -116,6 +119,8 @@ class _Sweep:
 
     def take(self, outbox: Outbox) -> bool:
         """Write what goes into the outbox, page by page, and drain it; False when time ran out. Raises Refused."""
+        # Once more, where the sweep was counted by an earlier attempt.
+        self._refuse_without_rows()
         waiting = 0
         for page in self._pages():
             if self._room() == 0:
@@ -180,18 +185,10 @@ class _Sweep:
 
     def _guard(self) -> None:
         progress, cleanup, by_operator = self.progress, self._ctx.settings.cleanup, self._ctx.allow_deletes
-        with self._ctx.reading() as transaction:
-            (row,) = transaction.rows(STATEMENTS["count_files"])
+        self._refuse_without_rows()
         most = self._ctx.limit or progress.listed
         orphans = min(most, progress.kinds.get("orphan", 0))
         artifacts = min(most, sum(progress.kinds.values()) - progress.kinds.get("orphan", 0))
-        if progress.listed and not row["total"]:
-            raise Refused(
-                f"Refused: no row of source_files names an object, and the bucket {self._bucket.name} has "
-                f"{progress.listed}. Nothing was deleted. Check that DATABASE_URL names the service's database.",
-                orphans + artifacts,
-                0,
-            )
         if by_operator is not None:
             check(f"objects in {self._bucket.name}", orphans + artifacts, progress.listed, by_operator)
             progress.may_take, progress.may_orphans = by_operator, by_operator
@@ -201,6 +198,18 @@ class _Sweep:
             raise self._too_many(orphans, "Nothing was deleted")
         may = allowed(progress.listed, cleanup.max_fraction, cleanup.max_floor, None)
         check(f"objects in {self._bucket.name}, by-products all,", artifacts, progress.listed, may)
+
+    def _refuse_without_rows(self) -> None:
+        progress = self.progress
+        with self._ctx.reading() as transaction:
+            (row,) = transaction.rows(STATEMENTS["is_any_file_there"])
+        if progress.listed and not row["there"]:
+            raise Refused(
+                f"Refused: no row of source_files names an object, and the bucket {self._bucket.name} has "
+                f"{progress.listed}. Nothing was deleted. Check that DATABASE_URL names the service's database.",
+                sum(progress.kinds.values()),
+                0,
+            )
 
     def _too_many(self, orphans: int, deleted: str) -> Refused:
         may = self.progress.may_orphans

@@ -1,8 +1,8 @@
 -- The SQL of artifact_cleanup: the listing of the bucket is held against the tables, a page at a time.
 
--- name: count_files
--- How many rows name objects.
-SELECT count(*) AS total FROM source_files;
+-- name: is_any_file_there
+-- Whether any row names an object.
+SELECT EXISTS (SELECT FROM source_files) AS there;
 
 -- name: load_cursor
 -- Where a sweep stopped.
@@ -29,10 +29,11 @@ FROM source_files
 WHERE gcs_object_name = ANY (CAST(:names AS text[]));
 
 -- name: find_open
--- Which of the names wait in the outbox already.
+-- Which of the objects wait in the outbox already. A row for an earlier content of the name does not stand for this one.
 SELECT DISTINCT deletion.object_name AS name
-FROM unnest(CAST(:names AS text[])) AS asked (name)
-JOIN maintenance.object_deletions AS deletion ON deletion.object_name = asked.name
+FROM unnest(CAST(:names AS text[]), CAST(:generations AS bigint[])) AS asked (name, generation)
+JOIN maintenance.object_deletions AS deletion
+    ON deletion.object_name = asked.name AND coalesce(deletion.generation, asked.generation) = asked.generation
 WHERE deletion.done_at IS NULL AND deletion.bucket = :bucket;
 
 -- name: is_anything_held

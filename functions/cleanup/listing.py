@@ -1,6 +1,5 @@
 """A page of the bucket's listing, held against the tables: which objects go, and as what."""
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,10 +30,6 @@ class Judged:
     held: int = 0
     unreadable: int = 0
 
-    def kinds(self) -> Counter[str]:
-        """How many go, by kind."""
-        return Counter(taken.kind for taken in self.taken)
-
 
 def judge(transaction: Batch | Transaction, ctx: Context, bucket: str, page: Sequence[StoredObject]) -> Judged:
     """Decide for each object of a page, as the tables are now."""
@@ -54,8 +49,13 @@ def judge(transaction: Batch | Transaction, ctx: Context, bucket: str, page: Seq
     ]
     if not candidates:
         return judged
-    names = [taken.found.name for taken in candidates]
-    waiting = {row["name"] for row in transaction.rows(STATEMENTS["find_open"], names=names, bucket=bucket)}
+    rows = transaction.rows(
+        STATEMENTS["find_open"],
+        bucket=bucket,
+        names=[taken.found.name for taken in candidates],
+        generations=[taken.found.generation for taken in candidates],
+    )
+    waiting = {row["name"] for row in rows}
     candidates = [taken for taken in candidates if taken.found.name not in waiting]
     held = _held(transaction, ctx, candidates)
     judged.taken = [taken for taken in candidates if taken.found.name not in held]

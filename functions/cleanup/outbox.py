@@ -54,7 +54,10 @@ _DONE = frozenset({"deleted", "absent", "superseded"})
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """A claimed row. `tries` counts this run's attempts."""
+    """A claimed row. `tries` counts this run's attempts.
+
+    `main` is what came of the object itself, once that is decided: then only its conversion is left.
+    """
 
     id: int
     name: str
@@ -64,6 +67,7 @@ class Item:
     job_run_id: str | None
     attempts: int
     tries: int = 0
+    main: Answer | None = None
 
     @property
     def may_return(self) -> bool:
@@ -83,6 +87,17 @@ class _Seen:
     """The generation that an object has now."""
 
     generation: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Half:
+    """The object itself is decided; its conversion was not to be had."""
+
+    main: Answer
+    conversion: Deletion
+
+
+_Result = Deletion | _Seen | _Half
 
 
 class Outbox:
@@ -122,7 +137,7 @@ class Outbox:
                 self._settle()
                 self._release()
 
-    def _feed(self, crew: "Crew[Item, Deletion | _Seen]") -> bool:
+    def _feed(self, crew: Crew[Item, _Result]) -> bool:
         """Give the crew work; False when there is none left."""
         if self._ctx.time_left() <= 0:
             return False
@@ -158,27 +173,40 @@ class Outbox:
         for row in rows:
             item = _item(row)
             self._held.add(item.id)
-            if row["named"]:
-                self._note(item, Deletion(Answer.CHANGED))
-            else:
-                self._ready.append(item)
+            self._ready.append(replace(item, main=Answer.CHANGED) if row["needed"] else item)
 
-    def _attempt(self, item: Item) -> Deletion | _Seen:
+    def _attempt(self, item: Item) -> _Result:
         """One thread's work: look at an object, or delete it with what goes with it."""
+        if item.main is None:
+            return self._attempt_main(item)
+        return self._with_conversion(item, item.main)
+
+    def _attempt_main(self, item: Item) -> _Result:
+        self._take_turn()
+        if item.generation is None and item.may_return:
+            found = self._bucket.generation(item.name)
+            if not isinstance(found, Deletion):
+                return _Seen(found)
+        else:
+            found = self._bucket.delete(item.name, item.generation)
+        return self._with_conversion(item, found.answer) if _STATES[found.answer] in _DONE else found
+
+    def _with_conversion(self, item: Item, main: Answer) -> _Result:
+        """The conversion goes whatever became of the object: it is that of a source file whose row is gone."""
+        if item.conversion is not None:
+            self._take_turn()
+            conversion = self._bucket.delete(item.conversion, None)
+            if _STATES[conversion.answer] not in _DONE:
+                return _Half(main, conversion)
+        return Deletion(main)
+
+    def _take_turn(self) -> None:
         delay = self._pace.delay()
         while delay > 0:
             self._ctx.timer.wait(delay)
             delay = self._pace.delay()
-        if item.generation is None and item.may_return:
-            generation = self._bucket.generation(item.name)
-            return generation if isinstance(generation, Deletion) else _Seen(generation)
-        done = self._bucket.delete(item.name, item.generation)
-        if item.conversion is None or _STATES[done.answer] not in _DONE:
-            return done
-        conversion = self._bucket.delete(item.conversion, None)
-        return done if _STATES[conversion.answer] in _DONE else conversion
 
-    def _collect(self, crew: "Crew[Item, Deletion | _Seen]") -> None:
+    def _collect(self, crew: Crew[Item, _Result]) -> None:
         for item, result in crew.results():
             self._note(item, result)
         if self._failures >= _FAILURES_IN_A_ROW:
@@ -191,9 +219,11 @@ class Outbox:
         if len(self._settling) >= _SETTLE_AT:
             self._settle()
 
-    def _note(self, item: Item, result: "Deletion | _Seen | Exception") -> None:
+    def _note(self, item: Item, result: _Result | Exception) -> None:
         if isinstance(result, Exception):
             raise result
+        if isinstance(result, _Half):
+            item, result = replace(item, main=result.main), result.conversion
         if isinstance(result, _Seen):
             self._failures = 0
             self._seen.append(replace(item, generation=result.generation))
@@ -220,10 +250,7 @@ class Outbox:
             rows = transaction.rows(STATEMENTS["named_again"], names=[item.name for item in self._seen])
         named = {row["name"] for row in rows}
         for item in self._seen:
-            if item.name in named:
-                self._note(item, Deletion(Answer.CHANGED))
-            else:
-                self._ready.append(item)
+            self._ready.append(replace(item, main=Answer.CHANGED) if item.name in named else item)
         self._seen = []
 
     def _settle(self) -> None:

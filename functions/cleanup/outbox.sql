@@ -2,8 +2,8 @@
 -- again. Open rows are claimed for a time; a run that dies leaves its claims to run out.
 
 -- name: claim
--- Claim open rows whose time has come. `named` says whether a row of the service's names the object again: for a ZIP its
--- own row does, and must still say that it was unpacked.
+-- Claim open rows whose time has come. `needed` says whether a row of the service's names the object (again). A ZIP's own
+-- row may, as long as it says that the ZIP was unpacked.
 WITH chosen AS MATERIALIZED (
     SELECT id
     FROM maintenance.object_deletions
@@ -20,13 +20,11 @@ WHERE deletion.id = chosen.id
 RETURNING
     deletion.id, deletion.object_name, deletion.generation, deletion.kind, deletion.attempts,
     CAST(deletion.source_file_id AS text) AS source_file_id, CAST(deletion.job_run_id AS text) AS job_run_id,
-    CASE WHEN deletion.kind = 'zip'
-         THEN NOT EXISTS (
-             SELECT FROM source_files AS file
-             WHERE file.gcs_object_name = deletion.object_name
-               AND file.id = deletion.source_file_id AND file.status = 'unpacked')
-         ELSE EXISTS (SELECT FROM source_files AS file WHERE file.gcs_object_name = deletion.object_name)
-    END AS named;
+    EXISTS (
+        SELECT FROM source_files AS file
+        WHERE file.gcs_object_name = deletion.object_name
+          AND NOT (deletion.kind = 'zip' AND file.id = deletion.source_file_id AND file.status = 'unpacked')
+    ) AS needed;
 
 -- name: named_again
 -- Which of these names some row of the service's names.

@@ -8,7 +8,6 @@ stays, either is right. So a model does not foretell, it judges: what went may g
 too, and all else follows from that, row by row.
 """
 
-import copy
 import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
@@ -50,7 +49,7 @@ class State:
         return [row for row in self.tables["maintenance.object_deletions"] if row["done_at"] is None]
 
     def copied(self) -> "State":
-        return State(copy.deepcopy(self.tables), dict(self.objects))
+        return State({name: [dict(row) for row in rows] for name, rows in self.tables.items()}, dict(self.objects))
 
     def of_run(self, table: str, run: str) -> list[Row]:
         """A run's rows of a table."""
@@ -282,7 +281,7 @@ def _may_go(state: State, row: Row, name: str) -> bool:
         return False
     named = [file for file in state.tables["source_files"] if file["gcs_object_name"] == name]
     if row["kind"] == "zip":
-        return any(file["id"] == row["source_file_id"] and file["status"] == "unpacked" for file in named)
+        return all(file["id"] == row["source_file_id"] and file["status"] == "unpacked" for file in named)
     return not named
 
 
@@ -295,7 +294,20 @@ def judge_outbox(state: State) -> list[str]:
     for erasure in state.tables["maintenance.erasures"]:
         if erasure["completed_at"] is None:
             wrong.append(f"the erasure of {erasure['job_run_id']} is not complete")
-    return wrong
+    return wrong + judge_erasures(state)
+
+
+def judge_erasures(state: State) -> list[str]:
+    """Erasures that are on record and did not take place, or not once."""
+    runs, files = state.by_id("job_runs"), state.by_id("source_files")
+    whole = [row["job_run_id"] for row in state.tables["maintenance.erasures"] if row["extent"] == "run"]
+    wrong = [f"the run {run} was erased, and is there" for run in whole if run in runs]
+    wrong += [f"the run {run} was erased more than once" for run in {*whole} if whole.count(run) > 1]
+    return wrong + [
+        f"{row['object_name']} is to go, and its row is there"
+        for row in state.open_rows()
+        if row["kind"] == "source" and row["source_file_id"] in files
+    ]
 
 
 # ---- artifact_cleanup
@@ -412,7 +424,7 @@ def judge_crash(before: State, after: State, job: str, now: datetime) -> list[st
         if name in after.objects and name not in drained.objects and name not in waiting:
             wrong.append(f"{name} is forgotten")
     expected.objects = after.objects
-    return wrong + differences(expected, after) + judge_names(after)
+    return wrong + differences(expected, after) + judge_names(after) + judge_erasures(after)
 
 
 def _may_be_gone(before: State, expected: State, job: str, now: datetime) -> set[str]:

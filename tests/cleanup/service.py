@@ -56,6 +56,15 @@ class Service:
     def automations(self) -> list[str]:
         return self._ids("SELECT id FROM automations ORDER BY created_at, id")
 
+    def objects_to_go(self, like: str) -> list[str]:
+        """Names in the outbox: what a user may want again. It is no business of the service's to know."""
+        rows = self.database.rows(
+            "SELECT object_name AS name FROM maintenance.object_deletions "
+            "WHERE done_at IS NULL AND object_name LIKE :like ORDER BY id",
+            like=like,
+        )
+        return [row["name"] for row in rows]
+
     def _ids(self, sql: str) -> list[str]:
         return [str(row["id"]) for row in self.database.rows(sql)]
 
@@ -97,7 +106,7 @@ class Service:
         self._add("job_fields", job_run_id=run, field_name="total", data_type_id="string", ai_prompt="?")
         return run
 
-    def new_run(self, job: str) -> str | None:
+    def new_run(self, job: str) -> str:
         """One more draft of a job, with the fields of the latest run. Where there was none, with none."""
         latest = self._latest(job)
         keep = latest is None or bool(latest["persist_data"] or latest["config_step"] != "submitted")
@@ -249,7 +258,10 @@ class Service:
 
     def import_from_drive(self, run: str, number: int, finished: bool) -> None:
         """One of a few Drive files: each time it has the same object's name, and the row comes before the object."""
-        name = f"imports/{run}/drive{number}_bill of #{number}.pdf"
+        self.import_as(run, f"imports/{run}/drive{number}_bill of #{number}.pdf", finished)
+
+    def import_as(self, run: str, name: str, finished: bool) -> None:
+        """A Drive file under its object's name, whatever there was under it before."""
         found = self.database.rows("SELECT id FROM source_files WHERE gcs_object_name = :name", name=name)
         if found:
             self._now()
@@ -297,7 +309,6 @@ class Service:
         latest = self._latest(job)
         taken = latest is not None and latest["config_step"] != "submitted" and latest["status"] == "pending"
         run = str(latest["id"]) if latest is not None and taken else self.new_run(job)
-        assert run is not None
         self._add(
             "automation_runs",
             automation_id=automation,
