@@ -29,16 +29,22 @@ class Statement:
     text: str
 
 
-def load_statements(path: Path) -> Mapping[str, Statement]:
-    """Read a file of named statements; give them by name.
+def load_statements(*paths: Path) -> Mapping[str, Statement]:
+    """Read files of named statements, one after the other as if they were one; give the statements by name.
 
     Raises ValueError for text before the first name, a name twice, a statement with no description or no SQL, or one
     that inserts what does not stand above it.
     """
+    statements: dict[str, Statement] = {}
+    for path in paths:
+        _load(path, statements)
+    return statements
+
+
+def _load(path: Path, statements: dict[str, Statement]) -> None:
     preamble, *parts = _NAME_LINE.split(path.read_text(encoding="utf-8"))
     if any(line and not line.startswith("--") for line in preamble.splitlines()):
         raise ValueError(f"{path.name}: SQL before the first '-- name:' line")
-    statements: dict[str, Statement] = {}
     for name, body in zip(parts[::2], parts[1::2], strict=True):
         lines = body.strip().splitlines()
         comments = [line for line in lines if line.startswith("--")]
@@ -48,7 +54,6 @@ def load_statements(path: Path) -> Mapping[str, Statement]:
         if not comments or not sql:
             raise ValueError(f"{path.name}: statement {name} needs a description and SQL")
         statements[name] = Statement(name, " ".join(line.lstrip("- ") for line in comments), sql)
-    return statements
 
 
 def _inserted(line: str, above: Mapping[str, Statement]) -> str:

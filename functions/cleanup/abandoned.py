@@ -1,6 +1,6 @@
 """Erase drafts that were never started, with their files; and extraction jobs that are left with nothing.
 
-Dangers beside those of `functions.cleanup.erasing`, each held by the rules in candidates.sql:
+Dangers beside those of `functions.cleanup.erasing`, each held by the rules in abandoned.sql:
 
 - The latest run of a job with an automation is a draft that waits for mail, or the model of the next run: it stays.
 - A draft that an automation is just filling is in use, however old it is.
@@ -11,12 +11,14 @@ Dangers beside those of `functions.cleanup.erasing`, each held by the rules in c
 from collections.abc import Mapping
 from datetime import datetime
 
-from functions.cleanup.erasing import RULES, Plan
+from functions.cleanup.erasing import Plan, rules
 from functions.cleanup.erasure_job import Words, run_erasure, waiting_for
 from shared.context import Context
 from shared.job import JobResult
 from shared.postgres import Transaction
 from shared.settings import Settings
+
+_RULES = rules("abandoned.sql")
 
 
 def run(ctx: Context) -> JobResult:
@@ -31,9 +33,7 @@ def waiting(transaction: Transaction, now: datetime, settings: Settings) -> Mapp
 
 def _plan(now: datetime, settings: Settings) -> Plan:
     return Plan(
-        count=RULES["count_abandoned"],
-        find=RULES["find_abandoned"],
-        decide=RULES["decide_abandoned"],
+        rules=_RULES,
         parameters={"now": now, "idle_before": now - settings.cleanup.abandoned_after},
         with_parents=True,
     )

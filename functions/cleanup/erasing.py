@@ -26,8 +26,8 @@ from shared.errors import DataRejected, LockLost
 from shared.postgres import Row, Transaction
 from shared.sql import Statement, load_statements
 
-RULES = load_statements(Path(__file__).with_name("candidates.sql"))
-STATEMENTS = load_statements(Path(__file__).with_name("erasure.sql"))
+_FOLDER = Path(__file__).parent
+STATEMENTS = load_statements(_FOLDER / "conditions.sql", _FOLDER / "erasure.sql")
 
 _RUNS_A_BATCH = 500
 _FIRST_PAGES, _MOST_PAGES, _SECONDS_A_RANGE = 16, 2_000, 0.25
@@ -37,14 +37,25 @@ _WAITS_SECONDS = (0.25, 0.5, 1.0, 1.0)
 
 @dataclass(frozen=True)
 class Plan:
-    """What one job erases: the statements that count, find and decide, with their parameters."""
+    """What one job erases: the statements that count, find and decide what is due, with their parameters."""
 
-    count: Statement
-    find: Statement
-    decide: Statement
+    rules: Mapping[str, Statement]
     parameters: Mapping[str, object]
     # Whether jobs that are left without runs go too.
     with_parents: bool
+
+    def count(self, transaction: Transaction) -> Row:
+        """How many runs there are (`total`), how many go (`due`) and how many would, but are `held`."""
+        (row,) = transaction.rows(self.rules["count_due"], **self.parameters)
+        return row
+
+    def find(self, transaction: Transaction, first: str, beyond: str) -> Sequence[Row]:
+        """The runs of a range of pages that go, without a lock."""
+        return transaction.rows(self.rules["find_due"], first=first, beyond=beyond, **self.parameters)
+
+    def decide(self, transaction: Batch | Transaction, runs: Sequence[str]) -> Sequence[Row]:
+        """Those of the runs that go, and whether as a `whole`."""
+        return transaction.rows(self.rules["decide_due"], runs=list(runs), **self.parameters)
 
 
 @dataclass
@@ -103,7 +114,7 @@ class Eraser:
                 break
             began = self._ctx.timer.seconds()
             with self._ctx.reading() as transaction:
-                found = transaction.rows(self._plan.find, first=first, beyond=beyond, **self._plan.parameters)
+                found = self._plan.find(transaction, first, beyond)
             runs = [run for run in found if run["id"] not in self.refused]
             for start in range(0, len(runs), _RUNS_A_BATCH):
                 erased += self._halving(runs[start : start + _RUNS_A_BATCH])
@@ -149,7 +160,7 @@ class Eraser:
             asked = [run["id"] for run in runs]
             locked = _ids(batch.rows(STATEMENTS["lock_runs"], runs=asked, jobs=sorted(jobs)))
             free = locked - self._with_busy_files(batch, locked)
-            decided = {row["id"]: row for row in self._decide(batch, free)}
+            decided = {row["id"]: row for row in self._plan.decide(batch, sorted(free))}
             sharing = _sharing(batch, list(decided))
             going = [decided[run] for run in asked if run in sharing.going]
             self._erase(batch, going, sharing)
@@ -168,9 +179,6 @@ class Eraser:
             locked[row["run_id"]] += 1
         counted = batch.rows(STATEMENTS["count_files"], runs=sorted(runs))
         return {row["run_id"] for row in counted if row["files"] != locked[row["run_id"]]}
-
-    def _decide(self, batch: Batch, runs: set[str]) -> Sequence[Row]:
-        return batch.rows(self._plan.decide, runs=sorted(runs), **self._plan.parameters)
 
     def _erase(self, batch: Batch, going: Sequence[Row], sharing: Sharing) -> None:
         if not going:
@@ -205,17 +213,20 @@ class Eraser:
                 batch.execute(STATEMENTS[name], runs=content)
 
 
+def rules(file: str) -> Mapping[str, Statement]:
+    """The statements that count, find and decide by the rule in a job's file."""
+    return load_statements(*(_FOLDER / name for name in ("conditions.sql", file, "runs.sql")))
+
+
 def find_all(transaction: Transaction, plan: Plan) -> list[str]:
     """All runs that a plan would take, in the order in which it takes them."""
     (row,) = transaction.rows(STATEMENTS["run_pages"])
-    found = transaction.rows(plan.find, first="(0,0)", beyond=f"({max(row['pages'], 1)},0)", **plan.parameters)
-    return [run["id"] for run in found]
+    return [run["id"] for run in plan.find(transaction, "(0,0)", f"({max(row['pages'], 1)},0)")]
 
 
 def would_go(transaction: Transaction, plan: Plan, runs: Sequence[str]) -> Sharing:
     """For a dry run: decide for all runs at once, without a lock, what batch after batch comes to."""
-    decided = transaction.rows(plan.decide, runs=list(runs), **plan.parameters)
-    return _sharing(transaction, [row["id"] for row in decided])
+    return _sharing(transaction, [row["id"] for row in plan.decide(transaction, runs)])
 
 
 def parent_parameters(ctx: Context) -> dict[str, object]:

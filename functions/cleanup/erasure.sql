@@ -159,11 +159,9 @@ DELETE FROM job_exports WHERE job_run_id = ANY (CAST(:runs AS uuid[])) AND exter
 (job.last_active_at < :idle_before
  AND NOT EXISTS (SELECT FROM job_runs AS run WHERE run.job_id = job.id)
  AND NOT EXISTS (SELECT FROM automations WHERE automations.job_id = job.id)
- AND NOT EXISTS (
-     SELECT FROM maintenance.holds AS hold
-     WHERE (hold.until IS NULL OR hold.until > :now)
-       AND ((hold.scope = 'user' AND hold.subject = job.user_id)
-            OR (hold.scope = 'job' AND hold.subject = CAST(job.id AS text)))))
+ AND NOT
+    -- insert: is_job_held
+)
 
 -- name: count_idle_parents
 -- How many jobs there are, and how many of them go.
@@ -199,8 +197,6 @@ WHERE job.last_active_at < :idle_before
   AND NOT EXISTS (
       SELECT FROM job_runs AS run WHERE run.job_id = job.id AND run.id <> ALL (CAST(:gone AS uuid[])))
   AND NOT EXISTS (SELECT FROM automations WHERE automations.job_id = job.id)
-  AND NOT EXISTS (
-      SELECT FROM maintenance.holds AS hold
-      WHERE (hold.until IS NULL OR hold.until > :now)
-        AND ((hold.scope = 'user' AND hold.subject = job.user_id)
-             OR (hold.scope = 'job' AND hold.subject = CAST(job.id AS text))));
+  AND NOT
+    -- insert: is_job_held
+;

@@ -54,7 +54,7 @@ def run_erasure(ctx: Context, plan: Plan, words: Words) -> JobResult:
 
 def waiting_for(transaction: Transaction, plan: Plan, bucket: str | None) -> Mapping[str, int]:
     """What waits for such a job: runs that are due, runs that are held, and objects that must leave the bucket."""
-    (row,) = transaction.rows(plan.count, **plan.parameters)
+    row = plan.count(transaction)
     opened = what_is_open(transaction, bucket or "")
     return {"due_count": row["due"], "held": row["held"], "open_objects": opened["open"]}
 
@@ -71,7 +71,7 @@ class _Found:
 
 
 def _look(transaction: Transaction, ctx: Context, plan: Plan) -> _Found:
-    (row,) = transaction.rows(plan.count, **plan.parameters)
+    row = plan.count(transaction)
     parents, idle = 0, 0
     if plan.with_parents:
         counted = count_parents(transaction, parent_parameters(ctx))

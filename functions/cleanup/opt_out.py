@@ -1,6 +1,6 @@
 """Erase the data of users who opted out of keeping it, once it has served its purpose.
 
-Dangers beside those of `functions.cleanup.erasing`, each held by the rules in candidates.sql:
+Dangers beside those of `functions.cleanup.erasing`, each held by the rules in opt_out.sql:
 
 - An end other than "completed" has no completed_at: last_active_at tells then.
 - The latest run of a job with an automation carries its fields and its template: only its content goes, and what the
@@ -11,12 +11,14 @@ Dangers beside those of `functions.cleanup.erasing`, each held by the rules in c
 from collections.abc import Mapping
 from datetime import datetime
 
-from functions.cleanup.erasing import RULES, Plan
+from functions.cleanup.erasing import Plan, rules
 from functions.cleanup.erasure_job import Words, run_erasure, waiting_for
 from shared.context import Context
 from shared.job import JobResult
 from shared.postgres import Transaction
 from shared.settings import Settings
+
+_RULES = rules("opt_out.sql")
 
 
 def run(ctx: Context) -> JobResult:
@@ -32,9 +34,7 @@ def waiting(transaction: Transaction, now: datetime, settings: Settings) -> Mapp
 def _plan(now: datetime, settings: Settings) -> Plan:
     cleanup = settings.cleanup
     return Plan(
-        count=RULES["count_opted_out"],
-        find=RULES["find_opted_out"],
-        decide=RULES["decide_opted_out"],
+        rules=_RULES,
         parameters={
             "now": now,
             "idle_before": now - cleanup.abandoned_after,

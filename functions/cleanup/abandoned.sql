@@ -1,0 +1,16 @@
+-- Which runs abandoned_cleanup erases.
+
+-- name: is_due
+-- (a condition) Never submitted, idle for long, and no automation needs it or is filling it.
+(run.config_step <> 'submitted'
+ AND run.status IN ('pending', 'cancelled')
+ AND run.last_active_at < :idle_before
+ AND NOT
+    -- insert: carries_an_automation
+ AND NOT EXISTS (
+     SELECT FROM automation_runs
+     WHERE automation_runs.job_run_id = run.id AND automation_runs.status IN ('pending', 'running')))
+
+-- name: goes_whole
+-- (a condition) Each goes as a whole.
+true
