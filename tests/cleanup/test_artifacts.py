@@ -4,10 +4,16 @@ from typing import Any
 
 import pytest
 
+from devstack.gcs_front import Recorded
 from shared.outcome import Status
 from tests.support.cleanup import CleanupWorld
 
 ZIP: dict[str, Any] = {"file_type": "application/zip", "original_filename": "a.zip", "status": "unpacked"}
+
+
+def deletes(world: CleanupWorld) -> list[Recorded]:
+    """The requests to delete something that the bucket got, as they were sent."""
+    return [request for request in world.front.requests if request.method == "DELETE"]
 
 
 def test_by_products_and_orphans_go_and_content_stays(world: CleanupWorld) -> None:
