@@ -45,7 +45,7 @@ hypothesis_settings.load_profile("tests")
 # Names of this process's databases: a server given by DATABASE_URL may serve several test runs at once.
 _NUMBERS = itertools.count(1)
 # Not worth the wait here: what a crash of the server loses is the demo's and the benchmarks' concern.
-_FAST = {"fsync": "off", "full_page_writes": "off"}
+_FAST = {"fsync": "off", "full_page_writes": "off", "wal_level": "minimal", "max_wal_senders": "0"}
 
 
 def _name(purpose: str) -> str:
