@@ -43,7 +43,10 @@ _PRINCIPAL: Final = "maintenance@project.iam.gserviceaccount.com"
 
 
 class Target(NamedTuple):
-    """What a request is about: a bucket, the list of its objects, an object. `path` as sent, without the query."""
+    """What a request is about: a bucket, the list of its objects, an object. `path` as sent, without the query.
+
+    `name` is the object's, or the prefix that a listing is asked for.
+    """
 
     method: str
     path: str

@@ -41,7 +41,7 @@ Callback = Callable[[str | None], object]
 
 @dataclass
 class Recorded:
-    """A request as it was sent; `name` is the object's. `status` None: not answered yet, or cut."""
+    """A request as it was sent; `name` is the object's, or a listing's prefix. `status` None: not answered, or cut."""
 
     method: str
     path: str
@@ -195,7 +195,7 @@ _CONDITIONS: Final = {"ifGenerationMatch": "generation", "ifMetagenerationMatch"
 
 def read_target(method: str, raw_path: str) -> Target:
     """What a request is about, by its path."""
-    path = raw_path.partition("?")[0]
+    path, _, query = raw_path.partition("?")
     kind, _, rest = path.partition("/storage/v1/b/")
     parts = rest.split("/")
     on: On = "other"
@@ -207,7 +207,7 @@ def read_target(method: str, raw_path: str) -> Target:
         if len(parts) == 1:
             on = "bucket"
         elif parts[1:] == ["o"]:
-            on = "list"
+            on, name = "list", dict(parse_qsl(query)).get("prefix")
         elif parts[1] == "o" and len(parts) == 3:
             on, name = "object", unquote(parts[2])
     return Target(method, path, on, bucket, name)
@@ -221,6 +221,6 @@ def _paged(target: Target, query: dict[str, str]) -> str:
 
 def missing(target: Target) -> Answer:
     """The refusal of a request for what is not there."""
-    if target.name is None:
+    if target.on != "object":
         return refusal(404, "The specified bucket does not exist.")
     return refusal(404, f"No such object: {target.bucket}/{target.name}")

@@ -198,6 +198,18 @@ def test_it_says_until_when_the_bucket_keeps_copies(
     assert (record["copies"], record["copies_until"]) == (copies, until)
 
 
+def test_a_name_that_can_come_back_is_asked_for_exactly_and_without_the_right_to_read(world: CleanupWorld) -> None:
+    world.front.forbid("storage.objects.get")
+    run = world.draft(world.job())
+    names = [f"imports/{run}/1_a.pdf", f"imports/{run}/2_b.pdf"]
+    world.file(run, names[0])
+    world.file(run, names[1], stored=False)
+    longer = world.put(names[1] + "2")
+    world.run("abandoned_cleanup")
+    assert {row["state"] for row in world.outbox()} == {"deleted", "absent"}
+    assert world.objects() == {longer}
+
+
 # ---- without content
 
 
