@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 
 import click
 
+from devstack.demo_cleanups import seed, with_front
 from devstack.prepared import prepare
 from devstack.stack import terminated_cleanly
 from devstack.telling import Teller, closed_calmly, exit_code
@@ -47,10 +48,15 @@ def main(environ: Mapping[str, str]) -> int:
         teller = Teller()
         with terminated_cleanly(), closed_calmly() as cleanup:
             now = datetime.now(UTC)
-            prepared = prepare(environ, teller, cleanup, purpose="dev", per_kind=PER_KIND, now=now)
+            prepared, front = with_front(
+                prepare(environ, teller, cleanup, purpose="dev", per_kind=PER_KIND, now=now), cleanup
+            )
             told = f"usage of {USERS_PER_KIND * len(KINDS)} users that was not reported to Stripe"
             with teller.step(f"Seeding {told}", told), prepared.transaction() as connection:
                 seed_usage(connection, prepared.stripe.account, USERS_PER_KIND, now)
+            told = "counters, runs and objects for the cleanups"
+            with teller.step(f"Seeding {told}", told), prepared.transaction() as connection:
+                seed(connection, prepared.settings["GCS_BUCKET_NAME"], front, now)
             try:
                 _tell(prepared.settings, now)
                 while True:

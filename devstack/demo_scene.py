@@ -73,6 +73,13 @@ class Stage:
         with self.scene.teller.step("The job runs", "The job has run and answered"):
             return fire(self.served.url, job=self.job.name, slot=slot)
 
+    def fire_shortly(self, slot: datetime) -> Answer:
+        """Fire the slot as Cloud Scheduler does, and show the answer in its words."""
+        answer = fire(self.served.url, job=self.job.name, slot=slot)
+        self.scene.console.print(f"  X-CloudScheduler-ScheduleTime: {format_rfc3339(slot)}")
+        self._show(answer)
+        return answer
+
     def fire_again(self, slot: datetime) -> Answer:
         """Deliver a firing once more, and show the answer."""
         answer = fire(self.served.url, job=self.job.name, slot=slot)
@@ -100,11 +107,11 @@ def expect(holds: bool, otherwise: str) -> None:
         raise StepFailed(otherwise)
 
 
-def expected(what: str, answer: Answer, status: str, wanted: Mapping[str, object]) -> Answer:
-    """Give the answer back if it is HTTP 200 with the status and the fields wanted. Raises StepFailed."""
+def expected(what: str, answer: Answer, status: str, wanted: Mapping[str, object], *, http: int = 200) -> Answer:
+    """Give the answer back if it has the HTTP status, the status and the fields wanted. Raises StepFailed."""
     fields = answer.fields
     said = f"{what} was answered with {answer.status} {fields.get('status')}: {fields.get('message')}"
-    expect((answer.status, fields.get("status")) == (200, status), f"{said} Expected was 200 {status}.")
+    expect((answer.status, fields.get("status")) == (http, status), f"{said} Expected was {http} {status}.")
     for name, value in wanted.items():
         expect(fields.get(name) == value, f"{said} Its {name} is {fields.get(name)}; expected was {value}.")
     return answer

@@ -11,11 +11,12 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import psutil  # type: ignore[import-untyped]
 import pytest
+import urllib3
 from sqlalchemy import text
 
 from devstack import guardian
@@ -33,9 +34,9 @@ Start = Callable[..., "Owner"]
 class Owner:
     """A command in a process of its own; remembers every descendant that it was seen with."""
 
-    def __init__(self, module: str, home: Path, **settings: str) -> None:
+    def __init__(self, home: Path, module: str, *arguments: str, **settings: str) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, "-m", module],
+            [sys.executable, "-m", module, *arguments],
             cwd=REPOSITORY,
             env={"PATH": os.environ["PATH"], "HOME": str(home), "TMPDIR": str(home), **settings},
             stdout=subprocess.PIPE,
@@ -100,8 +101,8 @@ def start(tmp_path: Path) -> Iterator[Start]:
     """Start commands with a home folder of their own; whatever a test leaves of them is ended afterwards."""
     started: list[Owner] = []
 
-    def start(module: str, **settings: str) -> Owner:
-        started.append(Owner(module, tmp_path, **settings))
+    def start(module: str, *arguments: str, **settings: str) -> Owner:
+        started.append(Owner(tmp_path, module, *arguments, **settings))
         return started[-1]
 
     yield start
@@ -139,6 +140,11 @@ def relations(url: str) -> int:
         engine.dispose()
 
 
+def bucket_names(url: str) -> list[str]:
+    listed = urllib3.request("GET", f"{url}/storage/v1/b?project=devstack", retries=False).json()
+    return [bucket["name"] for bucket in listed.get("items") or ()]
+
+
 # --- the demo
 
 
@@ -168,6 +174,18 @@ def test_the_demo_shows_each_job_and_its_guards(start: Start, tmp_path: Path) ->
         "Equal for each of 96 customers",
         "228 events at Stripe, none of them twice",
         "24 events with 236 pages (no_customer)",
+        "Usage counter cleanup deleted 1110 usage counters",
+        "Abandoned cleanup erased 12 drafts",
+        "12 records of erasures, complete",
+        "Dry run: opt-out cleanup would erase 16 runs",
+        "jobs_cleaned 16, files_rehomed 4, waiting_on_draft 4, held 4, and not a byte has changed",
+        "Opt-out cleanup erased 16 runs",
+        "24 usage events of erased tasks stay",
+        "2 with 8,192 bytes, gone at ",
+        "500 refused",
+        "would_delete 60, allowed 20. Not a byte has changed",
+        "Artifact cleanup deleted 20 objects",
+        "76 of 172 objects",
         "nothing is left",
     ):
         assert fact in " ".join(demo.said.split())
@@ -176,6 +194,18 @@ def test_the_demo_shows_each_job_and_its_guards(start: Start, tmp_path: Path) ->
     assert re.search(r"all +360 +222 +108 +24 +6\b", demo.said)
     assert re.search(r"free, then upgraded +483 +247 +247 +0 → 247", demo.said)
     assert re.search(r"all +3,380 +2,291 +2,291 +472 → 2,291", demo.said)
+    assert re.search(r"more than 13 months ago +1,050 → 0 ", demo.said)
+    assert re.search(r"current period, 15 months +30 ", demo.said)
+    assert re.search(r"idle, beside a finished run +8 → 4 +8 → 4 ", demo.said)
+    assert re.search(r"an automation's, 100 days +4 +4 ", demo.said)
+    assert re.search(r"an automation's latest +4 +8 → 0 ", demo.said)
+    assert re.search(r"shared with an appended run +8 → 4 +8 → 4 ", demo.said)
+    assert re.search(r"its file needed by a draft +8 +4 ", demo.said)
+    assert re.search(r"unpacked ZIP +4 → 0 +4 ", demo.said)
+    assert re.search(r"of a deleted job, 15 days +8 → 0 +0 ", demo.said)
+    assert re.search(r"of a deleted job, 10 days +4 +0 ", demo.said)
+    ((gone, until),) = re.findall(r"gone at (\S+)\s+copies +in the bucket until (\S+) \(soft_delete\)", demo.said)
+    assert datetime.fromisoformat(until) - datetime.fromisoformat(gone) == timedelta(days=7)
     assert "sk_test_" not in demo.said
     assert max(map(len, demo.said.splitlines())) <= 80
     assert demo.left() == []
@@ -204,6 +234,36 @@ def test_interrupted_at_any_moment_the_demo_leaves_nothing(
     assert "Traceback" not in demo.said
     assert demo.left() == []
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "moment", ["Seeding runs, files", "Starting functions-framework --target=abandoned", "Deletes unpacked ZIPs"]
+)
+def test_interrupted_at_any_moment_the_cleanups_leave_nothing(start: Start, tmp_path: Path, moment: str) -> None:
+    demo = start("devstack.demo", "cleanups")
+    assert demo.read_until(moment), demo.said
+    assert "fake-gcs-server" in demo.programs()
+    assert demo.end(signal.SIGINT) == 130, demo.said
+    assert "Traceback" not in demo.said
+    assert demo.left() == []
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_given_a_storage_server_the_demo_leaves_no_bucket_on_it(start: Start, servers: Stack) -> None:
+    given = {"DATABASE_URL": servers.database_url, "REDIS_URL": servers.redis_url}
+    demo = start("devstack.demo", "cleanups", STORAGE_EMULATOR_HOST=servers.gcs_url, **given)
+    assert demo.read_until("bucket of objects ("), demo.said
+    assert any(bucket.startswith("maintenance-demo-") for bucket in bucket_names(servers.gcs_url))
+    assert demo.end(signal.SIGINT) == 130, demo.said
+    assert "fake-gcs-server" not in demo.programs()
+    assert bucket_names(servers.gcs_url) == []
+
+
+def test_a_part_of_the_demo_that_does_not_exist_is_told_in_a_sentence(start: Start) -> None:
+    demo = start("devstack.demo", "cleanup")
+    demo.read_until()
+    assert demo.process.wait(PATIENCE_S) == 1
+    assert "The demo's parts are periods, usage, cleanups." in demo.said
 
 
 @pytest.mark.parametrize("moment", ["1. Health", "with troubles on command"])
@@ -267,7 +327,7 @@ def test_dev_prints_settings_that_work_until_it_is_ended(start: Start, tmp_path:
     exports = [shlex.split(line)[1] for line in dev.said.splitlines() if line.startswith("export ")]
     settings = dict(export.split("=", 1) for export in exports)
     stripe = {f"STRIPE_{name}" for name in ("SECRET_KEY", "METER_PAGES", "API_BASE", "TAKEOVER_AT")}
-    assert set(settings) >= {"DATABASE_URL", "REDIS_URL", *stripe}
+    assert set(settings) >= {"DATABASE_URL", "REDIS_URL", "GCS_BUCKET_NAME", "STORAGE_EMULATOR_HOST", *stripe}
     engine = make_engine(database_target(settings), {"TimeZone": "UTC"})
     with engine.connect() as connection:
         assert connection.scalar(text("SELECT 1")) == 1
@@ -281,6 +341,11 @@ def test_dev_prints_settings_that_work_until_it_is_ended(start: Start, tmp_path:
         answer = fire(served.url, job="stripe_reconcile", slot=None)
     assert (answer.status, answer.fields["success"]) == (200, True), answer.fields
     assert [answer.fields[f"{name}_count"] for name in ("success", "waiting", "in_doubt", "blocked")] == [38, 0, 0, 4]
+    cleaned = {"usage_counter_cleanup": 1110, "abandoned_cleanup": 12, "opt_out_cleanup": 16, "artifact_cleanup": 20}
+    for job, count in cleaned.items():
+        with Served(job, settings, log=tmp_path / "log" / "function.log") as served:
+            answer = fire(served.url, job=job, slot=JOBS[job].last_firing(datetime.now(UTC)))
+        assert (answer.status, answer.fields[JOBS[job].counts[0]]) == (200, count), answer.fields
     assert dev.end(number) == 0
     assert dev.left() == []
 

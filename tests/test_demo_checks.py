@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
 from sqlalchemy import text
 
-from devstack import demo, demo_periods, stripe_account
+from devstack import demo, demo_cleanups, demo_periods, stripe_account
+from devstack.demo_cleanups_seed import Seeding
 from devstack.demo_scene import Stage
+from devstack.gcs_front import GcsFront
+from devstack.prepared import Prepared
 from devstack.serving import Answer
 from devstack.stack import Stack
 from devstack.stripe_routes import Params, Routes
@@ -87,7 +92,110 @@ def test_what_is_not_as_it_should_be_is_told(
     told: str,
 ) -> None:
     sabotage(monkeypatch)
-    assert demo.main({"DATABASE_URL": servers.database_url, "REDIS_URL": servers.redis_url}) == 1
+    fails(servers, capsys, told, "periods", "usage")
+
+
+# --- the cleanups
+
+
+def figures_are_believed(patch: pytest.MonkeyPatch) -> None:
+    """Let a job's own figures be whatever they are, so that only what is there tells."""
+    patch.setattr(demo_cleanups, "expected", lambda _what, answer, *_, **__: answer)
+
+
+def with_other(change: Callable[[Prepared, GcsFront], Prepared], *, believed: bool = True) -> Sabotage:
+    """Settings or a bucket other than the demo reckons with."""
+
+    def sabotage(patch: pytest.MonkeyPatch) -> None:
+        usual = demo_cleanups.with_front
+
+        def with_front(prepared: Prepared, cleanup: ExitStack) -> tuple[Prepared, GcsFront]:
+            prepared, front = usual(prepared, cleanup)
+            return change(prepared, front), front
+
+        patch.setattr(demo_cleanups, "with_front", with_front)
+        if believed:
+            figures_are_believed(patch)
+
+    return sabotage
+
+
+def with_setting(name: str, value: str, *, believed: bool = True) -> Sabotage:
+    return with_other(
+        lambda prepared, _: replace(prepared, settings={**prepared.settings, name: value}), believed=believed
+    )
+
+
+def with_bucket(happens: Callable[[GcsFront], object]) -> Sabotage:
+    def change(prepared: Prepared, front: GcsFront) -> Prepared:
+        happens(front)
+        return prepared
+
+    return with_other(change)
+
+
+def during_a_dry_run(statement: str) -> Sabotage:
+    def write(stage: Stage) -> None:
+        with stage.scene.prepared.transaction() as connection:
+            connection.execute(text(statement))
+
+    return lambda patch: during_dry_runs(patch, write)
+
+
+def a_change_is_not_expected(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Seeding, "change", lambda *_: None)
+    figures_are_believed(patch)
+
+
+@pytest.mark.parametrize(
+    ("sabotage", "told"),
+    [
+        (
+            with_setting("USAGE_COUNTER_RETENTION_MONTHS", "12"),
+            "'13 months ago or later' is gone, and should have stayed.",
+        ),
+        (with_setting("USAGE_COUNTER_RETENTION_MONTHS", "14"), "months ago' is still there, and should have gone"),
+        (with_setting("ABANDONED_AFTER_DAYS", "46"), "of 'idle"),
+        (with_setting("OPT_OUT_GRACE_DAYS", "1"), "'completed yesterday' is gone, and should have stayed."),
+        (with_setting("ARTIFACT_RETENTION_DAYS", "2"), "'conversion, 3 days' is gone, and should have stayed."),
+        (with_setting("ORPHAN_AGE_DAYS", "9"), "'of a deleted job, 10 days' is gone, and should have stayed."),
+        (with_setting("ORPHAN_MAX_FLOOR", "99", believed=False), "That firing was answered with 200 completed"),
+        (with_setting("OPT_OUT_GRACE_DAYS", "11", believed=False), "Its jobs_cleaned is 0; expected was 16."),
+        (with_bucket(lambda front: front.hold(None)), "An object of 'idle"),
+        (with_bucket(lambda front: front.bucket_fields.clear()), "says that copies remain until None, not"),
+        (a_change_is_not_expected, "of 'shared with an appended run' was changed, or not as it should have been"),
+        (
+            during_a_dry_run("UPDATE job_runs SET description = 'x'"),
+            "was changed by the dry run: A row of job",
+        ),
+        (
+            during_a_dry_run("UPDATE maintenance.object_deletions SET error = (SELECT string_agg(id, ' ') FROM users)"),
+            "the records say who or what it was",
+        ),
+        (a_firing_is_run_again, "The second delivery was answered with 200 completed"),
+    ],
+)
+def test_what_a_cleanup_did_wrong_is_told(
+    servers: Stack,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    sabotage: Sabotage,
+    told: str,
+) -> None:
+    # Other users' accounts and counters are of no account here.
+    monkeypatch.setattr(demo, "PER_KIND", 10)
+    sabotage(monkeypatch)
+    fails(servers, capsys, told, "cleanups")
+
+
+def fails(servers: Stack, capsys: pytest.CaptureFixture[str], told: str, *parts: str) -> None:
+    """The demo's parts end with 1, and say why."""
+    given = {
+        "DATABASE_URL": servers.database_url,
+        "REDIS_URL": servers.redis_url,
+        "STORAGE_EMULATOR_HOST": servers.gcs_url,
+    }
+    assert demo.main(given, *parts) == 1
     said = capsys.readouterr()
     assert said.err.startswith("Failed: ")
     assert told in " ".join(said.err.split())

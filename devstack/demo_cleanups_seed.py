@@ -1,0 +1,223 @@
+"""Seed the service's rows and objects for the cleanups, each with what must become of it.
+
+    seeding = Seeding(connection, now)
+    job = seeding.job(45)
+    draft = seeding.run(job, 45, goes="abandoned_cleanup")
+    seeding.file(draft)                      # goes with its run
+    seeding.store(url, bucket, front)
+
+So whether something goes is said where it is made, and never worked out. Ids are hashes: the same in every run.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+from sqlalchemy import Connection, text
+
+from devstack import buckets
+from devstack.gcs_front import GcsFront
+
+OBJECTS: Final = "objects"
+DATA: Final = b"%PDF-1.7\n".ljust(4096, b".")
+_DAY = timedelta(days=1)
+_THREADS: Final = 8
+
+# A table or the objects, and which row or object of it.
+Spot = tuple[str, str]
+
+
+@dataclass(frozen=True)
+class Thing:
+    """A row or an object that was seeded: of which kind, for which run, and the job that it goes with, if any."""
+
+    kind: str
+    goes: str | None
+    run: str | None = None
+
+
+@dataclass(frozen=True)
+class Change:
+    """What must change in something that stays: with which job, which column, to what."""
+
+    spot: Spot
+    job: str
+    column: str
+    value: str | None
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run that was seeded. `goes`: the job that takes it, `content`: the job that takes what hangs on it."""
+
+    id: str
+    job_id: str
+    user: str
+    age: float
+    goes: str | None
+    content: str | None
+
+
+class Seeding:
+    """What was seeded so far. `kind` is the kind of all that is made next; ages are in days before the moment."""
+
+    def __init__(self, connection: Connection, now: datetime) -> None:
+        self.things: dict[Spot, Thing] = {}
+        self.changes: list[Change] = []
+        self.created: dict[str, datetime] = {}
+        self.users: list[str] = []
+        self.kind = ""
+        self.user = ""
+        self.now = now
+        self._connection = connection
+        self._made = 0
+
+    def begin(self, kind: str, copy: int) -> None:
+        """Begin another one of a kind, which has a user of its own."""
+        self.kind, self.user = kind, uuid.uuid5(uuid.NAMESPACE_OID, f"{kind}-{copy}").hex
+        self.users.append(self.user)
+        self.execute(
+            "INSERT INTO users (id, email) VALUES (:id, :email)", id=self.user, email=f"{self.user}@example.com"
+        )
+
+    def execute(self, statement: str, **values: object) -> Sequence[Mapping[str, Any]]:
+        """Execute a statement; give the rows that it returns."""
+        result = self._connection.execute(text(statement), values)
+        return [row._asdict() for row in result] if result.returns_rows else []
+
+    def ago(self, days: float) -> datetime:
+        """So many days before the moment."""
+        return self.now - days * _DAY
+
+    def add(self, table: str, goes: str | None = None, run: str | None = None, **values: object) -> str:
+        """Add a row; give its id."""
+        key = str(values.setdefault("id", self._next_id()))
+        self._insert(table, values)
+        self.things[table, key] = Thing(self.kind, goes, run)
+        return key
+
+    def job(self, age: float, goes: str | None = None) -> str:
+        """An extraction job of the kind's user."""
+        moment = self.ago(age)
+        return self.add("extraction_jobs", goes, user_id=self.user, last_active_at=moment, created_at=moment)
+
+    def run(
+        self, job: str, age: float, *, goes: str | None = None, content: str | None = None, **columns: object
+    ) -> Run:
+        """A run with one field: a draft, idle for so long. With `content`, all but the run and its fields goes."""
+        moment = self.ago(age)
+        values = {"config_step": "fields", "status": "pending", "last_active_at": moment, "created_at": moment}
+        run = self.add(
+            "job_runs", goes, **{"id": (key := self._next_id()), "job_id": job, **values, **columns}, run=key
+        )
+        self.add(
+            "job_fields", goes, run, job_run_id=run, field_name="total", data_type_id="string", ai_prompt="The total?"
+        )
+        return Run(run, job, self.user, age, goes, goes or content)
+
+    def finished(self, job: str, age: float, status: str = "completed", **columns: Any) -> Run:
+        """A run that was submitted, and ended so long ago."""
+        values = {"config_step": "submitted", "status": status}
+        if status == "completed":
+            values["completed_at"] = self.ago(age)  # type: ignore[assignment]
+        return self.run(job, age, **{**values, **columns})
+
+    def file(self, run: Run, *, stays: bool = False, conversion: bool = False, **columns: object) -> str:
+        """A file of a run, with its object, and a conversion of it if there is one; give its id."""
+        goes, key = None if stays else run.content, self._next_id()
+        name = f"jobs/{run.job_id}/runs/{run.id}/{key}.pdf"
+        values = {
+            "original_filename": "invoice.pdf",
+            "original_path": "invoice.pdf",
+            "gcs_object_name": name,
+            "file_type": "application/pdf",
+            "file_size_bytes": len(DATA),
+            "status": "uploaded",
+            "source_type": "upload",
+            **columns,
+        }
+        self.add("source_files", goes, run.id, id=key, job_run_id=run.id, **values)
+        self.put(str(values["gcs_object_name"]), run.age, goes)
+        if conversion:
+            self.put(f"jobs/{run.id}/conversions/{key}.pdf", run.age, run.content)
+        return key
+
+    def task(self, run: Run, *files: str) -> str:
+        """A task of a run that has read files, with its result, and the usage that was billed for it."""
+        goes = run.content
+        task = self.add(
+            "extraction_tasks", goes, run.id, job_run_id=run.id, processing_mode="individual", status="completed"
+        )
+        self.add("extraction_results", goes, run.id, task_id=task, extracted_data='{"total": 12}')
+        for file in files:
+            self._insert("source_files_to_tasks", {"source_file_id": file, "task_id": task})
+            self.things["source_files_to_tasks", f"{file}/{task}"] = Thing(self.kind, goes, run.id)
+        event = self.add(
+            "usage_events", user_id=run.user, source="extraction", task_id=task, pages=3, stripe_reported=True
+        )
+        if goes is not None:
+            self.change(("usage_events", event), goes, "task_id", None)
+        return task
+
+    def export(self, run: Run, external_id: str | None = None) -> str:
+        """An export of a run: a download, or a file in Drive, which outlives the content."""
+        goes = run.goes if external_id else run.content
+        dest = "gdrive" if external_id else "download"
+        values = {"dest_type": dest, "file_type": "csv", "status": "completed", "external_id": external_id}
+        return self.add("job_exports", goes, run.id, job_run_id=run.id, **values)
+
+    def automation(self, job: str) -> str:
+        """An automation of a job, which waits for mail."""
+        return self.add(
+            "automations",
+            user_id=self.user,
+            name="mail",
+            trigger_type="gmail",
+            trigger_config="{}",
+            job_id=job,
+            processing_mode="individual",
+        )
+
+    def firing(self, automation: str, run: Run, status: str) -> str:
+        """An automation's firing, which fills or has filled a run."""
+        return self.add("automation_runs", run.goes, run.id, automation_id=automation, job_run_id=run.id, status=status)
+
+    def hold(self, scope: str, subject: str) -> None:
+        """Hold a user, a job or a run."""
+        self.execute(
+            "INSERT INTO maintenance.holds (scope, subject, reason, by, created_at) "
+            "VALUES (:scope, :subject, 'a lawsuit', 'demo', :now)",
+            scope=scope,
+            subject=subject,
+            now=self.now,
+        )
+
+    def put(self, name: str, age: float, goes: str | None = None) -> str:
+        """An object, put into the bucket by `store`; give its name."""
+        self.created[name] = self.ago(age)
+        self.things[OBJECTS, name] = Thing(self.kind, goes)
+        return name
+
+    def change(self, spot: Spot, job: str, column: str, value: str | None) -> None:
+        """Say what changes in something that stays."""
+        self.changes.append(Change(spot, job, column, value))
+
+    def store(self, url: str, bucket: str, front: GcsFront) -> None:
+        """Put all objects into the bucket, and have the front say when they were created."""
+        front.created.update(self.created)
+        with ThreadPoolExecutor(_THREADS) as executor:
+            for _ in executor.map(lambda name: buckets.put(url, bucket, name, DATA), self.created):
+                pass
+
+    def _next_id(self) -> str:
+        self._made += 1
+        return str(uuid.uuid5(uuid.NAMESPACE_OID, f"cleanups-{self._made}"))
+
+    def _insert(self, table: str, values: Mapping[str, object]) -> None:
+        columns, places = ", ".join(values), ", ".join(f":{name}" for name in values)
+        self.execute(f"INSERT INTO {table} ({columns}) VALUES ({places})", **values)  # noqa: S608 - all ours
