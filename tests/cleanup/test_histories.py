@@ -30,10 +30,10 @@ from shared.invocation import Invocation
 from shared.outcome import Outcome, Status
 from shared.runner import run_job
 from tests.cleanup import model
-from tests.cleanup.crash import Death, Died, MortalServices
 from tests.cleanup.service import ENDS, Service, read_objects, read_tables
 from tests.support.clock import ManualClock, VirtualTimer
 from tests.support.database import TestDatabase
+from tests.support.mortal import Death, Died, MortalServices
 from tests.support.redis import lose_everything
 from tests.support.wait import until
 

@@ -32,11 +32,11 @@ from shared.clock import format_rfc3339
 from shared.invocation import Invocation
 from shared.outcome import Outcome, Status
 from shared.runner import run_job
-from tests.stripe.crash import Death, Died, MortalServices
 from tests.stripe.model import Counted, Ledger
 from tests.stripe.service import Service, User
 from tests.support.clock import ManualClock, VirtualTimer
 from tests.support.database import TestDatabase
+from tests.support.mortal import Death, Died, MortalServices
 from tests.support.redis import lose_everything
 
 JOB = JOBS["stripe_reconcile"]
@@ -224,7 +224,7 @@ class Machine(RuleBasedStateMachine):
         self._run(Invocation(dry_run=True))
         assert (self._fingerprint(), self._posts()) == (before, posts)
 
-    @rule(steps=st.integers(0, 60))
+    @rule(steps=st.integers(0, 100))
     def run_and_die(self, steps: int) -> None:
         self.death.comes_after(steps)
         try:
@@ -233,8 +233,7 @@ class Machine(RuleBasedStateMachine):
             told("died")
             self._forget_services()
             lose_everything(self.place.redis)
-        self.death.at = None
-        self.death.has_come = False
+        self.death.is_over()
 
     @rule()
     def back_up(self) -> None:

@@ -1,4 +1,4 @@
-"""Cleanups that die between any two steps, in this process: for breadth. test_cleanup_killed.py kills real ones."""
+"""Services that die between any two steps, in this process: for breadth, beside the tests that kill real processes."""
 
 import threading
 from collections.abc import Iterator, Mapping, Sequence
@@ -6,11 +6,14 @@ from contextlib import contextmanager
 from io import StringIO
 from typing import Any
 
-from shared.bucket_calls import Answer, BucketState, Deletion, StoredObject
+from shared.bucket_calls import Answer as BucketAnswer
+from shared.bucket_calls import BucketState, Deletion, StoredObject
 from shared.clock import Clock, Timer
 from shared.gcs import GcsBucket
 from shared.postgres import Database, Transaction
-from shared.services import BUCKET_CONNECTIONS, Services
+from shared.services import BUCKET_CONNECTIONS, STRIPE_CONNECTIONS, Services
+from shared.stripe_api import StripeApi
+from shared.stripe_calls import Answer, MeterEvent
 
 
 class Died(BaseException):
@@ -42,7 +45,7 @@ class Death:
             raise Died
 
     def step_of_a_thread(self) -> bool:
-        """One step of a deleting thread: whether it was the last. The main thread dies at its own next step."""
+        """One step of a working thread: whether it was the last. The main thread dies at its own next step."""
         with self._lock:
             self.steps += 1
             if self.after is not None and self.steps > self.after:
@@ -90,14 +93,27 @@ class _Bucket(GcsBucket):
 
     def generation(self, name: str) -> int | Deletion:
         """As the parent's."""
-        return Deletion(Answer.BUSY) if self.death.step_of_a_thread() else super().generation(name)
+        return Deletion(BucketAnswer.BUSY) if self.death.step_of_a_thread() else super().generation(name)
 
     def delete(self, name: str, generation: int | None) -> Deletion:
         """As the parent's."""
         if self.death.step_of_a_thread():
-            return Deletion(Answer.BUSY)
+            return Deletion(BucketAnswer.BUSY)
         done = super().delete(name, generation)
-        return Deletion(Answer.BUSY) if self.death.step_of_a_thread() else done
+        return Deletion(BucketAnswer.BUSY) if self.death.step_of_a_thread() else done
+
+
+class _Stripe(StripeApi):
+    """Dies before an event has left, or after it has arrived."""
+
+    death: Death
+
+    def send(self, event: MeterEvent, idempotency_key: str) -> Answer:
+        """As the parent's; nobody hears the answer of a process that died."""
+        if self.death.step_of_a_thread():
+            return Answer(None)
+        answer = super().send(event, idempotency_key)
+        return Answer(None) if self.death.step_of_a_thread() else answer
 
 
 class MortalServices(Services):
@@ -127,3 +143,13 @@ class MortalServices(Services):
                 bucket.death = self._death
                 self._bucket = bucket
             return self._bucket
+
+    @property
+    def stripe(self) -> StripeApi:
+        """As the parent's."""
+        with self._making:
+            if self._stripe is None:
+                stripe = _Stripe(self.settings.stripe, STRIPE_CONNECTIONS)
+                stripe.death = self._death
+                self._stripe = stripe
+            return self._stripe
