@@ -8,18 +8,22 @@ from rich.console import Console
 
 from benchmarks.arena import Arena
 from benchmarks.counters import measure_counters
+from benchmarks.erasure import measure_erasure
 from benchmarks.figures import Figure, show, write_json
 from benchmarks.nothing_due import measure_nothing_due
+from benchmarks.objects import measure_objects
 from benchmarks.period_reset import Sizes, measure_memory, measure_reset
 from benchmarks.starting import measure_starting
 from benchmarks.stripe_evidence import measure_evidence
 from benchmarks.stripe_marking import measure_marking
 from benchmarks.stripe_memory import measure_stripe_memory
 from benchmarks.stripe_sending import measure_sending
+from benchmarks.sweep import measure_sweep
 from devstack.stack import Stack, terminated_cleanly
 
 PARTS = (
     *("starting", "nothing-due", "memory", "period-reset", "counters"),
+    *("erasure", "objects", "sweep"),
     *("stripe-sending", "stripe-marking", "stripe-memory", "stripe-evidence"),
 )
 
@@ -31,6 +35,9 @@ PARTS = (
 @click.option("--orm-accounts", default=10_000, show_default=True, help="Accounts that the ORM loop treats.")
 @click.option("--rounds", default=3, show_default=True, help="How often each way runs; medians are shown.")
 @click.option("--counters", default=5_000_000, show_default=True, help="Usage counters, two fifths of them old.")
+@click.option("--runs", default=200_000, show_default=True, help="Runs of erasure, a quarter of them due.")
+@click.option("--objects", default=10_000, show_default=True, help="Deletes that objects makes each way.")
+@click.option("--listed", default=1_000_000, show_default=True, help="Objects that sweep lists.")
 @click.option("--to-send", default=40_000, show_default=True, help="Events that stripe-sending sends.")
 @click.option("--sendings", default=1, show_default=True, help="How often it does so; medians are shown.")
 @click.option("--backlog", default=1_000_000, show_default=True, help="Events of stripe-marking and stripe-memory.")
@@ -45,6 +52,9 @@ def main(
     orm_accounts: int,
     rounds: int,
     counters: int,
+    runs: int,
+    objects: int,
+    listed: int,
     to_send: int,
     sendings: int,
     backlog: int,
@@ -66,6 +76,9 @@ def main(
             "memory": lambda: measure_memory(arena, sizes, console),
             "period-reset": lambda: measure_reset(arena, sizes, console),
             "counters": lambda: measure_counters(arena, counters, rounds, console),
+            "erasure": lambda: measure_erasure(arena, runs, rounds, console),
+            "objects": lambda: measure_objects(arena, objects, rounds, console),
+            "sweep": lambda: measure_sweep(arena, listed, console),
             "stripe-sending": lambda: measure_sending(arena, to_send, sendings, console),
             "stripe-marking": lambda: measure_marking(arena, backlog, console),
             "stripe-memory": lambda: measure_stripe_memory(arena, backlog, console),
@@ -77,7 +90,7 @@ def main(
     show(console, figures)
     if json_file is not None:
         options = {"accounts": accounts, "paid": paid, "orm_accounts": orm_accounts, "rounds": rounds}
-        options["counters"] = counters
+        options |= {"counters": counters, "runs": runs, "objects": objects, "listed": listed}
         options |= {"to_send": to_send, "sendings": sendings, "backlog": backlog, "to_prove": to_prove}
         write_json(json_file, figures, options)
 

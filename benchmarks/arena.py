@@ -27,6 +27,10 @@ class Arena:
         """The settings of a function that works on a database here."""
         return {"DATABASE_URL": database_url, "REDIS_URL": self.stack.redis_url}
 
+    def url_of(self, name: str) -> str:
+        """The URL of a database here."""
+        return make_url(self.stack.database_url).set(database=name).render_as_string(hide_password=False)
+
     @contextmanager
     def template(self, name: str, accounts: Mapping[str, int]) -> Iterator[str]:
         """A database with so many accounts of each kind (see devstack.accounts), to be copied; gives its name."""
@@ -49,13 +53,13 @@ class Arena:
             drop_database(self.stack.database_url, name)
 
     @contextmanager
-    def fresh(self, template: str) -> Iterator[str]:
-        """A copy of a template, with our own schema in it, and a checkpoint just behind; gives its URL."""
+    def fresh(self, template: str, bucket: str | None = None) -> Iterator[str]:
+        """A copy of a template with our own schema, bound to a bucket, and a checkpoint just behind; gives its URL."""
         # Each with a name of its own: Redis would answer a slot again that it knows from another copy of this name.
         name = f"{template}_{secrets.token_hex(4)}"
         url = create_database(self.stack.database_url, name, template=template)
         try:
-            migrate(database_target({"DATABASE_URL": url}), SystemClock().now())
+            migrate(database_target({"DATABASE_URL": url}), SystemClock().now(), bucket=bucket)
             with connected(url, autocommit=True) as connection:
                 connection.execute(text("CHECKPOINT"))
             yield url

@@ -12,22 +12,38 @@ from typing import Any, cast
 REPOSITORY = Path(__file__).resolve().parent.parent
 _KIB_A_MIB = 1024
 _STATUS = Path("/proc/self/status")
+_OURS = frozenset(
+    ("DATABASE_URL", "REDIS_URL", "K_SERVICE", "GCS_BUCKET_NAME", "STORAGE_EMULATOR_HOST", "JOB_TIMEOUT_SECONDS")
+)
 
 
 def peak_mib() -> float:
     """The largest resident size of this process so far, in MiB."""
-    if _STATUS.exists():
-        # Not getrusage: on Linux a new program inherits there the size of the process that started it.
-        for line in _STATUS.read_text(encoding="ascii", errors="replace").splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) / _KIB_A_MIB
+    # Not getrusage: on Linux a new program inherits there the size of the process that started it.
+    told = _told_by_linux("VmHWM:")
+    if told is not None:
+        return told
     largest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return largest / _KIB_A_MIB if sys.platform != "darwin" else largest / _KIB_A_MIB**2
 
 
+def resident_mib() -> float:
+    """The resident size of this process now, in MiB; where nobody tells, its largest one so far."""
+    told = _told_by_linux("VmRSS:")
+    return peak_mib() if told is None else told
+
+
+def _told_by_linux(name: str) -> float | None:
+    if _STATUS.exists():
+        for line in _STATUS.read_text(encoding="ascii", errors="replace").splitlines():
+            if line.startswith(name):
+                return int(line.split()[1]) / _KIB_A_MIB
+    return None
+
+
 def environment(settings: Mapping[str, str]) -> dict[str, str]:
     """This process's environment with other settings. What a function would read of ours is left out."""
-    ours = {name: value for name, value in os.environ.items() if name not in ("DATABASE_URL", "REDIS_URL", "K_SERVICE")}
+    ours = {name: value for name, value in os.environ.items() if name not in _OURS}
     return {**ours, "PYTHONPATH": str(REPOSITORY), **settings}
 
 

@@ -1,20 +1,34 @@
-"""The services of production with a stopwatch: how long transactions take, and how often Stripe is read from."""
+"""The services of production with a stopwatch: how long transactions take, and how often Stripe is read from.
 
+And what is measured with them: a job, and beside it one statement.
+"""
+
+import os
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from typing import Any
 
+from sqlalchemy import text
+
+from benchmarks.arena import connected
+from functions.registry import JOBS
+from shared.clock import SystemClock
+from shared.invocation import Invocation
+from shared.outcome import Outcome
 from shared.postgres import Database, Transaction
+from shared.runner import run_job
 from shared.services import STRIPE_CONNECTIONS, Services
 from shared.stripe_api import StripeApi
 from shared.stripe_calls import Grouping, Subscription
 
 # The audit asks for whole periods; what decides about an event is never wider than this, unless it is in hours.
 _WIDEST_WINDOW = timedelta(hours=4)
+
+Measured = dict[str, float]
 
 
 class TimedDatabase(Database):
@@ -69,3 +83,29 @@ class TimedServices(Services):
     def stripe(self) -> CountedStripe:
         """As the parent's."""
         return CountedStripe(self.settings.stripe, STRIPE_CONNECTIONS)
+
+
+def run_timed(services_class: type[TimedServices], name: str, slot: datetime | None = None) -> tuple[Outcome, Measured]:
+    """Run a job as it runs in production, through the runner, with every guard, on the servers of the environment.
+
+    Without a slot it is that of this minute. Gives its outcome, and how long it and its longest transactions took.
+    """
+    with open(os.devnull, "w", encoding="utf-8") as log:
+        services = services_class(os.environ, SystemClock(), log)
+        database = services.database
+        slot = slot or services.clock.now().astimezone(UTC).replace(second=0, microsecond=0)
+        began = time.perf_counter()
+        outcome = run_job(services, JOBS[name], Invocation(trigger="schedule", slot=slot))
+        took = time.perf_counter() - began
+        database.dispose()
+    return outcome, {"seconds": took, **{f"longest_{kind}": value for kind, value in database.longest.items()}}
+
+
+def timed_statement(statement: str, **parameters: object) -> Measured:
+    """One statement in one transaction on the database of the environment: how long, and how many rows it was about."""
+    with connected(os.environ["DATABASE_URL"]) as connection:
+        began = time.perf_counter()
+        done = connection.execute(text(statement), parameters)
+        connection.commit()
+        took = time.perf_counter() - began
+    return {"seconds": took, "done": done.rowcount, "longest_writing": took, "longest_reading": 0.0}
