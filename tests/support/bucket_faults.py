@@ -47,7 +47,11 @@ def deleted(world: CleanupWorld) -> list[str]:
 
 def states(world: CleanupWorld) -> Counter[str]:
     """How many rows of the outbox are in which state; one that is still claimed is a state of its own."""
-    return Counter("claimed" if row["claimed_until"] else str(row["state"]) for row in world.outbox())
+    rows = world.database.rows(
+        "SELECT CASE WHEN claimed_until IS NULL THEN state ELSE 'claimed' END AS state, count(*) AS number "
+        "FROM maintenance.object_deletions GROUP BY 1"
+    )
+    return Counter({row["state"]: row["number"] for row in rows})
 
 
 def remaining(world: CleanupWorld, names: list[str]) -> set[str]:
