@@ -272,6 +272,7 @@ def test_killed_the_demo_leaves_no_process(start: Start, moment: str) -> None:
     assert demo.read_until(moment), demo.said
     demo.look()
     assert "functions-framework" in demo.programs()
+    assert "fake-gcs-server" in demo.programs()
     demo.end(signal.SIGKILL)
     assert guardian.wait_for(lambda: demo.left() == [], PATIENCE_S), demo.left()
 
