@@ -3,6 +3,7 @@
 import pytest
 
 from devstack.gcs_front import GcsFront
+from tests.cleanup.points import Points
 from tests.conftest import MakeEnvironment
 from tests.support.cleanup import CleanupWorld
 from tests.support.clock import ManualClock
@@ -15,3 +16,9 @@ def world(
 ) -> CleanupWorld:
     """An empty database and bucket."""
     return CleanupWorld(database, gcs_front, bucket, make_environment, clock)
+
+
+@pytest.fixture
+def points(monkeypatch: pytest.MonkeyPatch) -> Points:
+    """Points of a job at which something happens."""
+    return Points(monkeypatch)
