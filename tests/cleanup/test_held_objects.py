@@ -18,6 +18,7 @@ KEPT: dict[str, Keep] = {
     "temporary hold": lambda front, name: front.hold(name),
     "event-based hold": lambda front, name: front.hold(name, kind="Event-Based"),
     "hold, as documented": lambda front, name: front.hold(name, reason="objectUnderActiveHold"),
+    "reason alone": lambda front, name: front.fail(403, name=name, reason="retentionPolicyNotMet", message="Not yet."),
     "retention": lambda front, name: front.retain(name, NOON + timedelta(days=9)),
 }
 
