@@ -170,6 +170,7 @@ def test_what_is_held_stays_for_as_long_as_it_is(world: CleanupWorld, scope: obj
     assert held <= world.objects()
     assert not free & world.objects()
     world.database.execute("UPDATE maintenance.holds SET until = :now", now=NOON)
+    world.hold("user", "another")
     outcome = world.run("artifact_cleanup")
     assert (outcome.counts["held"], outcome.counts["artifacts_cleaned"]) == (0, 5)
     assert not held & world.objects()

@@ -100,7 +100,7 @@ def test_an_unpacked_zip_goes_once_and_its_row_shows_on(world: CleanupWorld) -> 
 
 GOES: list[dict[str, str]] = [
     {},
-    {"file_type": "application/x-zip-compressed"},
+    {"file_type": "application/x-zip-compressed", "original_filename": "archive"},
     {"file_type": "application/zip", "original_filename": "archive"},
     {"file_type": "application/octet-stream", "original_filename": "b.pdf.zip"},
 ]
@@ -119,6 +119,7 @@ def test_only_a_zip_goes_and_only_when_it_was_unpacked(world: CleanupWorld) -> N
     stays = {world.object_of(world.file(run, **{**ZIP, **columns})) for columns in STAYS}
     outcome = world.run("artifact_cleanup")
     assert (outcome.counts["zips_cleaned"], outcome.counts["artifacts_cleaned"]) == (len(GOES), len(GOES))
+    assert len(world.outbox()) == len(GOES)
     assert world.objects() == stays
 
 
