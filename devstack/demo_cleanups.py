@@ -85,10 +85,9 @@ class _Chapters:
         self._bucket = scene.prepared.settings["GCS_BUCKET_NAME"]
 
     def run(self) -> str:
-        seen = self._look()
+        first = seen = self._look()
         for spot, thing in self._declared.things.items():
-            expect(spot in seen, f"What was seeded as '{thing.kind}' is not there.")
-        gone = {}
+            expect(spot in first, f"What was seeded as '{thing.kind}' is not there.")
         for job, chapter in (
             (COUNTERS, self._show_counters),
             (ABANDONED, self._show_abandoned),
@@ -96,15 +95,12 @@ class _Chapters:
             (ARTIFACTS, self._show_artifacts),
         ):
             stage = self._begin(job)
-            after = chapter(stage, seen)
-            gone[job] = len(seen) - len(after)
-            seen = after
+            seen = chapter(stage, seen)
             stage.served.kill()
-        objects = sum(1 for where, _ in self._declared.things if where == OBJECTS)
-        left = sum(1 for where, _ in seen if where == OBJECTS)
+        objects, left = _objects(first), _objects(seen)
         return (
-            f"{sum(gone.values()):,} rows and objects that had to go are gone, {objects - left} of {objects} objects "
-            "with them; everything else is as it was."
+            f"{len(first) - len(seen):,} rows and objects that had to go are gone, among them {objects - left} of "
+            f"{objects} objects; everything else is as it should be."
         )
 
     # --- the chapters
@@ -185,10 +181,9 @@ class _Chapters:
         wanted = self._declared.after(job, before)
         difference = self._declared.difference(wanted, after)
         expect(difference is None, f"After {job}: {difference}")
-        rows = sum(1 for where, _ in wanted if where != OBJECTS)
         self._teller.right(
-            f"{len(before) - len(after):,} rows and objects are gone, as declared; the other {rows:,} rows and "
-            f"{len(wanted) - rows} objects are as they should be"
+            f"{len(before) - len(after):,} rows and objects are gone, as declared; the other "
+            f"{len(after) - _objects(after):,} rows and {_objects(after)} objects are as they should be"
         )
         return after
 
@@ -233,13 +228,12 @@ class _Chapters:
         self._console.print(grid)
 
     def _artifact_counts(self, seen: Snapshot) -> Mapping[str, int]:
-        listed = sum(1 for where, _ in seen if where == OBJECTS)
         taken = self._declared.gone(ARTIFACTS, OBJECTS)
         return {
             "artifacts_cleaned": taken,
             "objects_deleted": taken,
             "held": held_count(ARTIFACTS),
-            "listed_count": listed,
+            "listed_count": _objects(seen),
         }
 
     def _orphans_without_rows(self, seen: Snapshot) -> int:
@@ -272,6 +266,10 @@ class _Chapters:
     def _unchanged(self, what: str, before: Snapshot) -> None:
         difference = self._declared.difference(before, self._look())
         expect(difference is None, f"The data was changed by {what}: {difference}")
+
+
+def _objects(seen: Snapshot) -> int:
+    return sum(1 for where, _ in seen if where == OBJECTS)
 
 
 def _second(moment: datetime | None) -> str:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from devstack.demo_cleanups_seed import Seeding, Thing
@@ -15,6 +16,7 @@ ARTIFACTS: Final = "artifact_cleanup"
 
 _COUNTER_USERS, _MONTHS = 150, 20
 _KEEP_MONTHS = 13
+_SECOND = timedelta(seconds=1)
 
 
 @dataclass(frozen=True)
@@ -30,38 +32,40 @@ class Kind:
 # --- counters
 
 
-def _counters(seeding: Seeding, kind: str, months: Sequence[int], *, current: int = 0, old_goes: bool = True) -> None:
-    """Counters of calendar months, so many months ago, of which that of `current` is the account's period."""
-    seeding.execute(
-        "INSERT INTO billing_accounts (user_id, plan_code, status, current_period_start) "
-        "VALUES (:user, 'basic', 'paused', date_trunc('month', CAST(:now AS timestamptz), 'UTC') "
-        "- CAST(:current AS integer) * interval '1 month') ON CONFLICT DO NOTHING",
-        user=seeding.user,
-        now=seeding.now,
-        current=current,
+def _month(seeding: Seeding, ago: int) -> datetime:
+    """The first moment of the calendar month (UTC), so many months ago."""
+    years, months = divmod(seeding.now.month - 1 - ago, 12)
+    return datetime(seeding.now.year + years, months + 1, 1, tzinfo=UTC)
+
+
+def _account(seeding: Seeding, current: int) -> None:
+    """An account whose period is the calendar month, so many months ago."""
+    start = _month(seeding, current)
+    seeding.insert(
+        "billing_accounts", user_id=seeding.user, plan_code="basic", status="paused", current_period_start=start
     )
-    rows = seeding.execute(
-        "INSERT INTO usage_counters (user_id, period_start, period_end, pages_total) "
-        "SELECT :user, month - n * interval '1 month', month - (n - 1) * interval '1 month' - interval '1 second', 7 "
-        "FROM date_trunc('month', CAST(:now AS timestamptz), 'UTC') AS month, unnest(CAST(:months AS integer[])) AS n "
-        "RETURNING to_jsonb(usage_counters) AS row",
-        user=seeding.user,
-        now=seeding.now,
-        months=list(months),
-    )
-    for row in rows:
-        key = f"{row['row']['user_id']} {row['row']['period_start']}"
-        seeding.things["usage_counters", key] = Thing(kind, COUNTERS if old_goes else None)
+
+
+def _counters(seeding: Seeding, kind: str, months: Iterable[int], goes: str | None = None) -> None:
+    """The user's counters of calendar months, so many months ago."""
+    for number in months:
+        start, end = _month(seeding, number), _month(seeding, number - 1)
+        seeding.insert(
+            "usage_counters", user_id=seeding.user, period_start=start, period_end=end - _SECOND, pages_total=7
+        )
+        seeding.things["usage_counters", f"{seeding.user} {start.isoformat()}"] = Thing(kind, goes)
 
 
 def _many_months(seeding: Seeding) -> None:
-    _counters(seeding, "more than 13 months ago", range(_KEEP_MONTHS + 1, _MONTHS + 1))
-    _counters(seeding, "13 months ago or later", range(_KEEP_MONTHS + 1), old_goes=False)
+    _account(seeding, 0)
+    _counters(seeding, "more than 13 months ago", range(_KEEP_MONTHS + 1, _MONTHS + 1), COUNTERS)
+    _counters(seeding, "13 months ago or later", range(_KEEP_MONTHS + 1))
 
 
 def _old_period(seeding: Seeding) -> None:
-    _counters(seeding, "before a period of that age", [16, 17], current=15)
-    _counters(seeding, "current period, 15 months", [15], current=15, old_goes=False)
+    _account(seeding, 15)
+    _counters(seeding, "before a period of that age", [16, 17], COUNTERS)
+    _counters(seeding, "current period, 15 months", [15])
 
 
 # --- drafts
@@ -106,8 +110,9 @@ def _resumed(seeding: Seeding) -> None:
 
 
 def _held_draft(seeding: Seeding) -> None:
-    seeding.file(seeding.run(seeding.job(45), 45))
-    seeding.hold("user", seeding.user)
+    draft = seeding.run(seeding.job(45), 45)
+    seeding.file(draft)
+    seeding.hold(draft)
 
 
 # --- runs of users who opted out
@@ -152,7 +157,7 @@ def _needed_by_a_draft(seeding: Seeding) -> None:
 def _held_run(seeding: Seeding) -> None:
     run = seeding.finished(seeding.job(10), 10, persist_data=False)
     seeding.task(run, seeding.file(run))
-    seeding.hold("run", run.id)
+    seeding.hold(run)
 
 
 def _to_be_kept(seeding: Seeding) -> None:
@@ -194,13 +199,14 @@ def _young_conversion(seeding: Seeding) -> None:
     seeding.put(f"jobs/{run.id}/conversions/{seeding.file(run)}.pdf", 3)
 
 
+def _held_conversion(seeding: Seeding) -> None:
+    run = seeding.finished(seeding.job(20), 20)
+    seeding.put(f"jobs/{run.id}/conversions/{seeding.file(run)}.pdf", 8)
+    seeding.hold(run)
+
+
 def _scratch(seeding: Seeding) -> None:
     seeding.put(f"temp_uploads/{seeding.user}/1700000000_scan #1.pdf", 8, goes=ARTIFACTS)
-
-
-def _held_scratch(seeding: Seeding) -> None:
-    seeding.put(f"temp_uploads/{seeding.user}/1700000000_scan.pdf", 8)
-    seeding.hold("user", seeding.user)
 
 
 def _orphan(seeding: Seeding) -> None:
@@ -209,7 +215,7 @@ def _orphan(seeding: Seeding) -> None:
 
 
 def _young_orphan(seeding: Seeding) -> None:
-    seeding.put(f"jobs/{seeding.user}/b.pdf", 10)
+    seeding.put(f"jobs/{seeding.new_id()}/b.pdf", 10)
 
 
 def _foreign(seeding: Seeding) -> None:
@@ -230,7 +236,7 @@ KINDS: Final[Mapping[str, Mapping[str, Kind]]] = {
         "an automation's, 100 days": Kind(_waits_for_mail, "waits for mail"),
         "an automation fills it": Kind(_being_filled, "in use, however old"),
         "marked, resumed yesterday": Kind(_resumed, "its user is back"),
-        "idle, its user held": Kind(_held_draft, "a hold keeps it", held=True),
+        "idle, held": Kind(_held_draft, "a hold keeps it", held=True),
     },
     OPT_OUT: {
         "completed 10 days ago": Kind(lambda s: _over(s, 10), "7 days of grace are over"),
@@ -247,8 +253,8 @@ KINDS: Final[Mapping[str, Mapping[str, Kind]]] = {
         "what was in such a ZIP": Kind(_members, "content"),
         "conversion, 8 days": Kind(_conversion, "can be made again"),
         "conversion, 3 days": Kind(_young_conversion, "within 7 days"),
+        "conversion, its run held": Kind(_held_conversion, "a hold keeps it", held=True),
         "upload scratch, 8 days": Kind(_scratch, "a by-product"),
-        "upload scratch, user held": Kind(_held_scratch, "a hold keeps it", held=True),
         "of a deleted job, 15 days": Kind(_orphan, "no row names them"),
         "of a deleted job, 10 days": Kind(_young_orphan, "within 14 days"),
         "somebody else's backups": Kind(_foreign, "not the service's at all"),
@@ -263,7 +269,7 @@ def held_count(job: str) -> int:
 
 def seed_all(seeding: Seeding) -> None:
     """Seed every kind of every job."""
-    seeding.execute("INSERT INTO data_types (id, display_name) VALUES ('string', 'Text') ON CONFLICT DO NOTHING")
+    seeding.insert("data_types", id="string", display_name="Text")
     for kinds in KINDS.values():
         for name, kind in kinds.items():
             for copy in range(kind.copies):

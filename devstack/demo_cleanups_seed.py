@@ -11,8 +11,9 @@ So whether something goes is said where it is made, and never worked out. Ids ar
 
 from __future__ import annotations
 
+import json
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -22,6 +23,7 @@ from sqlalchemy import Connection, text
 
 from devstack import buckets
 from devstack.gcs_front import GcsFront
+from shared.tables import metadata
 
 OBJECTS: Final = "objects"
 DATA: Final = b"%PDF-1.7\n".ljust(4096, b".")
@@ -76,19 +78,13 @@ class Seeding:
         self.now = now
         self._connection = connection
         self._made = 0
+        self._rows: dict[tuple[str, tuple[str, ...]], list[Mapping[str, object]]] = {}
 
     def begin(self, kind: str, copy: int) -> None:
         """Begin another one of a kind, which has a user of its own."""
         self.kind, self.user = kind, uuid.uuid5(uuid.NAMESPACE_OID, f"{kind}-{copy}").hex
         self.users.append(self.user)
-        self.execute(
-            "INSERT INTO users (id, email) VALUES (:id, :email)", id=self.user, email=f"{self.user}@example.com"
-        )
-
-    def execute(self, statement: str, **values: object) -> Sequence[Mapping[str, Any]]:
-        """Execute a statement; give the rows that it returns."""
-        result = self._connection.execute(text(statement), values)
-        return [row._asdict() for row in result] if result.returns_rows else []
+        self.insert("users", id=self.user, email=f"{self.user}@example.com")
 
     def ago(self, days: float) -> datetime:
         """So many days before the moment."""
@@ -96,8 +92,8 @@ class Seeding:
 
     def add(self, table: str, goes: str | None = None, run: str | None = None, **values: object) -> str:
         """Add a row; give its id."""
-        key = str(values.setdefault("id", self._next_id()))
-        self._insert(table, values)
+        key = str(values.setdefault("id", self.new_id()))
+        self.insert(table, **values)
         self.things[table, key] = Thing(self.kind, goes, run)
         return key
 
@@ -112,9 +108,7 @@ class Seeding:
         """A run with one field: a draft, idle for so long. With `content`, all but the run and its fields goes."""
         moment = self.ago(age)
         values = {"config_step": "fields", "status": "pending", "last_active_at": moment, "created_at": moment}
-        run = self.add(
-            "job_runs", goes, **{"id": (key := self._next_id()), "job_id": job, **values, **columns}, run=key
-        )
+        run = self.add("job_runs", goes, **{"id": (key := self.new_id()), "job_id": job, **values, **columns}, run=key)
         self.add(
             "job_fields", goes, run, job_run_id=run, field_name="total", data_type_id="string", ai_prompt="The total?"
         )
@@ -129,7 +123,7 @@ class Seeding:
 
     def file(self, run: Run, *, stays: bool = False, conversion: bool = False, **columns: object) -> str:
         """A file of a run, with its object, and a conversion of it if there is one; give its id."""
-        goes, key = None if stays else run.content, self._next_id()
+        goes, key = None if stays else run.content, self.new_id()
         name = f"jobs/{run.job_id}/runs/{run.id}/{key}.pdf"
         values = {
             "original_filename": "invoice.pdf",
@@ -153,9 +147,9 @@ class Seeding:
         task = self.add(
             "extraction_tasks", goes, run.id, job_run_id=run.id, processing_mode="individual", status="completed"
         )
-        self.add("extraction_results", goes, run.id, task_id=task, extracted_data='{"total": 12}')
+        self.add("extraction_results", goes, run.id, task_id=task, extracted_data={"total": 12})
         for file in files:
-            self._insert("source_files_to_tasks", {"source_file_id": file, "task_id": task})
+            self.insert("source_files_to_tasks", source_file_id=file, task_id=task)
             self.things["source_files_to_tasks", f"{file}/{task}"] = Thing(self.kind, goes, run.id)
         event = self.add(
             "usage_events", user_id=run.user, source="extraction", task_id=task, pages=3, stripe_reported=True
@@ -178,7 +172,7 @@ class Seeding:
             user_id=self.user,
             name="mail",
             trigger_type="gmail",
-            trigger_config="{}",
+            trigger_config={},
             job_id=job,
             processing_mode="individual",
         )
@@ -187,14 +181,10 @@ class Seeding:
         """An automation's firing, which fills or has filled a run."""
         return self.add("automation_runs", run.goes, run.id, automation_id=automation, job_run_id=run.id, status=status)
 
-    def hold(self, scope: str, subject: str) -> None:
-        """Hold a user, a job or a run."""
-        self.execute(
-            "INSERT INTO maintenance.holds (scope, subject, reason, by, created_at) "
-            "VALUES (:scope, :subject, 'a lawsuit', 'demo', :now)",
-            scope=scope,
-            subject=subject,
-            now=self.now,
+    def hold(self, run: Run) -> None:
+        """Have an operator's hold on a run."""
+        self.insert(
+            "maintenance.holds", scope="run", subject=run.id, reason="a lawsuit", by="demo", created_at=self.now
         )
 
     def put(self, name: str, age: float, goes: str | None = None) -> str:
@@ -207,17 +197,30 @@ class Seeding:
         """Say what changes in something that stays."""
         self.changes.append(Change(spot, job, column, value))
 
+    def insert(self, table: str, **values: object) -> None:
+        """Have a row inserted by `store`."""
+        self._rows.setdefault((table, tuple(values)), []).append(values)
+
     def store(self, url: str, bucket: str, front: GcsFront) -> None:
-        """Put all objects into the bucket, and have the front say when they were created."""
+        """Insert all rows, put all objects into the bucket, and have the front say when they were created."""
+        tables = [table.name for table in metadata.sorted_tables]
+        for table, columns in sorted(self._rows, key=lambda each: tables.index(each[0]) if each[0] in tables else -1):
+            names = ", ".join(columns)
+            rows = json.dumps(self._rows[table, columns], default=str)
+            self._connection.execute(
+                text(
+                    f"INSERT INTO {table} ({names}) SELECT {names} "  # noqa: S608 - all ours
+                    f"FROM jsonb_populate_recordset(CAST(NULL AS {table}), CAST(:rows AS jsonb))"
+                ),
+                {"rows": rows},
+            )
+        self._rows.clear()
         front.created.update(self.created)
         with ThreadPoolExecutor(_THREADS) as executor:
             for _ in executor.map(lambda name: buckets.put(url, bucket, name, DATA), self.created):
                 pass
 
-    def _next_id(self) -> str:
+    def new_id(self) -> str:
+        """An id that nothing has yet."""
         self._made += 1
         return str(uuid.uuid5(uuid.NAMESPACE_OID, f"cleanups-{self._made}"))
-
-    def _insert(self, table: str, values: Mapping[str, object]) -> None:
-        columns, places = ", ".join(values), ", ".join(f":{name}" for name in values)
-        self.execute(f"INSERT INTO {table} ({columns}) VALUES ({places})", **values)  # noqa: S608 - all ours

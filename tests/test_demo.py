@@ -185,7 +185,7 @@ def test_the_demo_shows_each_job_and_its_guards(start: Start, tmp_path: Path) ->
         "500 refused",
         "would_delete 60, allowed 20. Not a byte has changed",
         "Artifact cleanup deleted 20 objects",
-        "76 of 172 objects",
+        "76 of 176 objects",
         "nothing is left",
     ):
         assert fact in " ".join(demo.said.split())
