@@ -205,7 +205,7 @@ def test_a_delete_that_its_caller_gave_up_waiting_for_is_done_with_once(
     world: CleanupWorld, monkeypatch: pytest.MonkeyPatch, job: str
 ) -> None:
     """The first request hangs until there is a second one for the same object."""
-    monkeypatch.setattr(gcs, "_TIMEOUT_SECONDS", (5.0, 1.0))
+    monkeypatch.setattr(gcs, "_TIMEOUT_SECONDS", (5.0, 2.0))
     names = due(world, job, 5)
     again = threading.Event()
 
