@@ -207,12 +207,12 @@ def test_orphans_that_come_after_the_count_are_held_against_the_same_limit(world
     assert {*names, "imports/a/100_x.pdf"} <= world.objects()
 
 
-def test_a_limit_within_the_guard_may_go(world: CleanupWorld) -> None:
+def test_a_limit_does_not_lift_the_guard(world: CleanupWorld) -> None:
     files(world, 1)
-    orphans(world, 6)
-    outcome = world.run("artifact_cleanup", {"ORPHAN_MAX_FLOOR": "2"}, limit=2)
-    assert (outcome.status, outcome.counts["orphans_cleaned"]) == (Status.COMPLETED, 2)
-    assert_refused(world.run("artifact_cleanup", {"ORPHAN_MAX_FLOOR": "2"}, limit=3), 3, 2)
+    names = orphans(world, 6)
+    outcome = world.run("artifact_cleanup", {"ORPHAN_MAX_FLOOR": "2"}, limit=3)
+    assert (outcome.status, outcome.details["allowed"]) == (Status.REFUSED, 2)
+    assert names <= world.objects()
 
 
 # ---- afterwards

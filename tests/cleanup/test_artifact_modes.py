@@ -34,10 +34,10 @@ def mixed(world: CleanupWorld) -> set[str]:
         world.put(f"jobs/{run}/conversions/a.pdf"),
         world.put(f"jobs/{run}/conversions/b.pdf"),
         world.put("temp_uploads/ann/1_a.pdf"),
-        world.put("temp_uploads/1_a.pdf"),
+        world.put("temp_uploads/bob/1_a.pdf"),
         world.put(f"jobs/{run}/extracted/a.pdf"),
-        world.put("imports/x/a.pdf"),
-        world.put("imports/x/b.pdf"),
+        world.put(f"imports/{run}/a.pdf"),
+        world.put(f"imports/{run}/b.pdf"),
     }
     held = world.submitted(world.job("eve"))
     world.hold("run", held)
@@ -157,20 +157,21 @@ def test_what_is_held_stays_for_as_long_as_it_is(world: CleanupWorld, scope: obj
     assert callable(scope)
     held = set(scope(world, world.submitted(world.job())))
     # What is like it, but another user's, job's or run's.
-    other = world.submitted(world.job("bob"))
+    job = world.job("bob")
+    other = world.submitted(job)
     free = {
         world.object_of(world.file(other, **ZIP)),
         world.put("temp_uploads/ann2/1_a.pdf"),
         world.put(f"imports/{other}/1_a.pdf"),
         world.put(f"jobs/{other}/conversions/{world.file(other)}.pdf"),
-        world.put(f"jobs/{A_JOB[:-1]}9/a.pdf"),
+        world.put(f"jobs/{job}/a.pdf"),
     }
     outcome = world.run("artifact_cleanup")
     assert (outcome.status, outcome.counts["held"], outcome.counts["artifacts_cleaned"]) == (Status.COMPLETED, 5, 5)
     assert held <= world.objects()
     assert not free & world.objects()
     world.database.execute("UPDATE maintenance.holds SET until = :now", now=NOON)
-    world.hold("user", "another")
+    world.hold("run", "0a0a0a0a-0000-4000-8000-000000000003")
     outcome = world.run("artifact_cleanup")
     assert (outcome.counts["held"], outcome.counts["artifacts_cleaned"]) == (0, 5)
     assert not held & world.objects()
@@ -222,4 +223,4 @@ def test_the_health_check_says_what_waits(world: CleanupWorld) -> None:
     environment = world.environment()
     with environment.services.database.transaction(read_only=True) as transaction:
         waiting = JOBS["artifact_cleanup"].load().waiting(transaction, NOON, environment.services.settings)
-    assert waiting == {"open_objects": 1}
+    assert waiting["open_objects"] == 1
