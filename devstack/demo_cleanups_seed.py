@@ -136,9 +136,9 @@ class Seeding:
             **columns,
         }
         self.add("source_files", goes, run.id, id=key, job_run_id=run.id, **values)
-        self.put(str(values["gcs_object_name"]), run.age, goes)
+        self.put(str(values["gcs_object_name"]), run.age, goes, run.id)
         if conversion:
-            self.put(f"jobs/{run.id}/conversions/{key}.pdf", run.age, run.content)
+            self.put(f"jobs/{run.id}/conversions/{key}.pdf", run.age, run.content, run.id)
         return key
 
     def task(self, run: Run, *files: str) -> str:
@@ -187,10 +187,10 @@ class Seeding:
             "maintenance.holds", scope="run", subject=run.id, reason="a lawsuit", by="demo", created_at=self.now
         )
 
-    def put(self, name: str, age: float, goes: str | None = None) -> str:
+    def put(self, name: str, age: float, goes: str | None = None, run: str | None = None) -> str:
         """An object, put into the bucket by `store`; give its name."""
         self.created[name] = self.ago(age)
-        self.things[OBJECTS, name] = Thing(self.kind, goes)
+        self.things[OBJECTS, name] = Thing(self.kind, goes, run)
         return name
 
     def change(self, spot: Spot, job: str, column: str, value: str | None) -> None:
