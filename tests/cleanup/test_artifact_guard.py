@@ -148,7 +148,8 @@ def test_by_products_go_up_to_half_or_their_floor_and_no_further(
         assert world.objects() == world.named_objects() - {zipped}
     else:
         assert_refused(outcome, number, allowed)
-        assert f"of {number + named} objects in {world.bucket}, by-products all," in outcome.message
+        assert f"of {number + named} objects in {world.bucket}" in outcome.message
+        assert "by-products" in outcome.message
         assert names <= world.objects()
 
 
@@ -203,7 +204,7 @@ def test_orphans_that_come_after_the_count_are_held_against_the_same_limit(world
     when_it_takes(world, "imports/a/100_x.pdf")
     outcome = world.run("artifact_cleanup", {"ORPHAN_MAX_FLOOR": "3", "ORPHAN_MAX_FRACTION": "0"})
     assert (outcome.details["would_delete"], outcome.details["allowed"]) == (4, 3)
-    assert "No further object was deleted" in outcome.message
+    assert outcome.status is Status.REFUSED
     assert {*names, "imports/a/100_x.pdf"} <= world.objects()
 
 
