@@ -36,7 +36,7 @@ PARTS = (
 @click.option("--rounds", default=3, show_default=True, help="How often each way runs; medians are shown.")
 @click.option("--counters", default=5_000_000, show_default=True, help="Usage counters, two fifths of them old.")
 @click.option("--runs", default=200_000, show_default=True, help="Runs of erasure, a quarter of them due.")
-@click.option("--objects", default=10_000, show_default=True, help="Deletes that objects makes each way.")
+@click.option("--objects", default=3_000, show_default=True, help="Deletes that objects makes each way.")
 @click.option("--listed", default=1_000_000, show_default=True, help="Objects that sweep lists.")
 @click.option("--to-send", default=40_000, show_default=True, help="Events that stripe-sending sends.")
 @click.option("--sendings", default=1, show_default=True, help="How often it does so; medians are shown.")

@@ -84,7 +84,7 @@ def measure_objects(arena: Arena, objects: int, rounds: int, console: Console) -
                         f"longest transaction {run.longest_writing * 1000:.0f} ms",
                         soft_wrap=True,
                     )
-        figures += _figures(part, runs)
+        figures += _figures(part, runs, comparable=delay is not None)
     return figures
 
 
@@ -125,15 +125,17 @@ def _measure(arena: Arena, url: str, server_url: str, way: str, names: Sequence[
     return run_module("benchmarks.objects", "job", settings=settings)
 
 
-def _figures(part: str, runs: Mapping[str, Sequence[_Run]]) -> list[Figure]:
+def _figures(part: str, runs: Mapping[str, Sequence[_Run]], *, comparable: bool) -> list[Figure]:
     def median(way: str, attribute: str) -> float:
         return float(statistics.median(getattr(run, attribute) for run in runs[way]))
 
     bare = median("bare", "rate")
     figures = []
     for way, what in (("orphan", "swept objects"), ("source", "erased files with their conversions")):
+        # fake-gcs-server is faster for a conversion that is not there: only of the slow server each call is the same.
+        limit = _OF_BARE if comparable or way == "orphan" else None
         figures += [
-            Figure(part, f"{what}, of bare threads", median(way, "rate") / bare * 100, "%", _OF_BARE, True),
+            Figure(part, f"{what}, of bare threads", median(way, "rate") / bare * 100, "%", limit, at_least=True),
             Figure(part, "… deletes", median(way, "rate"), "/s", digits=0),
             Figure(part, "… CPU time of each", median(way, "ms_a_delete"), "ms", digits=2),
         ]
