@@ -68,8 +68,8 @@ class Bucket(Protocol):
         """
         ...
 
-    def generation(self, name: str) -> int | Deletion:
-        """The generation of an object; a Deletion (ABSENT, BUSY, REFUSED) where there is none to tell.
+    def find(self, name: str) -> StoredObject | Deletion:
+        """An object as it is now; a Deletion (ABSENT, BUSY, REFUSED) where there is none to tell of.
 
         Raises Misconfigured where a permission is missing.
         """

@@ -1,10 +1,11 @@
 """The adapter to Google Cloud Storage, on google-cloud-storage.
 
-It makes one attempt at each call and says what came of it: the outbox knows when to try again, so that no thread sleeps
-in a retry while the run's deadline passes. Facts about errors: "HTTP status and error codes for JSON", Cloud Storage
-documentation.
+It makes one attempt at each call about a single object and says what came of it: the outbox knows when to try again, so
+that no thread sleeps in a retry while the run's deadline passes. The bucket and its listing are asked for some seconds.
+Facts about errors: "HTTP status and error codes for JSON", Cloud Storage documentation.
 """
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
@@ -15,6 +16,7 @@ import google.cloud.storage as storage
 import requests
 from google.api_core.client_options import ClientOptions
 from google.api_core.exceptions import (
+    BadRequest,
     Conflict,
     Forbidden,
     GoogleAPICallError,
@@ -36,14 +38,24 @@ from shared.cleanup_settings import CleanupSettings
 from shared.errors import MaintenanceError, Misconfigured, Unavailable
 
 # To connect, and between two bytes of an answer.
-_TIMEOUT_SECONDS = (5.0, 30.0)
+_TIMEOUT_SECONDS = (5.0, 10.0)
 # A listing has thousands of pages: one that fails is asked for again, for a few seconds.
 _RETRY = DEFAULT_RETRY.with_delay(initial=0.2, maximum=2.0).with_timeout(8.0)
-_TRANSIENT = (TooManyRequests, ServerError, Conflict, TransportError, requests.RequestException)
-# What keeps an object for the time being: reasons of the JSON API, and words of its messages.
-_KEPT_REASONS = frozenset({"retentionPolicyNotMet", "objectUnderActiveHold"})
 _LIST = "storage.objects.list"
-_KEPT_WORDS = ("retention", "active temporary hold", "active event-based hold", "under active")
+# No object can be called so ("Object names", Cloud Storage documentation), and at the end of an address they would mean
+# the bucket, or all of its objects.
+_NO_NAMES = frozenset({"", ".", ".."})
+_NO_BUCKET = "The specified bucket does not exist."
+# Reasons of the JSON API for a missing right; others, such as a closed billing account, say what is wrong themselves.
+_NO_RIGHT = frozenset({"forbidden", "insufficientPermissions", "authError", "required", "unknown"})
+_LOOK = "Look at the bucket and its project in the Google Cloud console."
+_TRANSIENT = (TooManyRequests, ServerError, Conflict, TransportError, requests.RequestException)
+# What keeps an object for the time being: reasons of the JSON API, and how its messages begin.
+_KEPT_REASONS = frozenset({"retentionPolicyNotMet", "objectUnderActiveHold"})
+# The name of the object stands in these messages, so that only their beginning tells them from others.
+_KEPT_MESSAGE = re.compile(
+    r"Object '.*' is (under active (Temporary|Event-Based) hold|subject to bucket's retention)", re.S
+)
 
 
 class GcsBucket:
@@ -79,8 +91,7 @@ class GcsBucket:
         """Look at the bucket itself: what of a deleted object stays. Raises Unavailable or Misconfigured."""
         with self._translated("storage.buckets.get"):
             bucket = self._client.get_bucket(self.name, timeout=_TIMEOUT_SECONDS, retry=_RETRY)
-        policy = bucket._properties.get("softDeletePolicy") or {}
-        seconds = int(policy.get("retentionDurationSeconds") or 0)
+        seconds = int(bucket.soft_delete_policy.retention_duration_seconds or 0)
         return BucketState(timedelta(seconds=seconds), bool(bucket.versioning_enabled))
 
     def pages(self, start: str | None) -> Iterator[Sequence[StoredObject]]:
@@ -91,10 +102,10 @@ class GcsBucket:
                 page = next(pages, None)
             if page is None:
                 return
-            yield [StoredObject(blob.name, blob.generation, blob.time_created, blob.size or 0) for blob in page]
+            yield [_stored(blob) for blob in page]
 
-    def generation(self, name: str) -> int | Deletion:
-        """The generation of an object, or why there is none to tell. Raises Misconfigured.
+    def find(self, name: str) -> StoredObject | Deletion:
+        """An object as it is now, or why there is none to tell of. Raises Misconfigured.
 
         Asked of the listing, in which the name itself comes first of all that begin with it: a login that may read an
         object may read the users' documents, and these functions need not.
@@ -103,7 +114,7 @@ class GcsBucket:
         told = self._attempt(lambda: found.extend(self._listing(prefix=name, max_results=1, retry=None)), _LIST)
         if told is not None:
             return told
-        return int(found[0].generation) if found and found[0].name == name else Deletion(Answer.ABSENT)
+        return _stored(found[0]) if found and found[0].name == name else Deletion(Answer.ABSENT)
 
     def _listing(self, **asked: Any) -> HTTPIterator:
         fields = "items(name,generation,timeCreated,size),nextPageToken"
@@ -112,6 +123,8 @@ class GcsBucket:
 
     def delete(self, name: str, generation: int | None) -> Deletion:
         """Delete an object, and with a generation only that. Raises Misconfigured."""
+        if name in _NO_NAMES:
+            return Deletion(Answer.ABSENT)
         told = self._attempt(
             lambda: self._bucket.delete_blob(
                 name, if_generation_match=generation, timeout=_TIMEOUT_SECONDS, retry=None
@@ -124,20 +137,25 @@ class GcsBucket:
         """Make a call about one object; None where it went through."""
         try:
             call()
-        except NotFound:
+        except NotFound as error:
+            if permission == _LIST or _first(error, "message") == _NO_BUCKET:
+                raise self._missing() from error
             return Deletion(Answer.ABSENT)
         except PreconditionFailed:
             return Deletion(Answer.CHANGED)
         except Forbidden as error:
             if _is_kept(error):
                 return Deletion(Answer.HELD, _said(error))
-            raise self._refused(permission) from error
+            raise self._refused(permission, error) from error
         except Unauthorized as error:
-            raise self._refused(permission) from error
+            raise self._refused(permission, error) from error
         except _TRANSIENT as error:
             return Deletion(Answer.BUSY, _said(error), too_fast=isinstance(error, TooManyRequests))
         except GoogleAuthError as error:
-            raise _auth_error(error) from error
+            told = _auth_error(error)
+            if isinstance(told, Unavailable):
+                return Deletion(Answer.BUSY, _said(error))
+            raise told from error
         except (GoogleAPICallError, ValueError) as error:
             timed_out = isinstance(error, GoogleAPICallError) and error.code == HTTPStatus.REQUEST_TIMEOUT
             return Deletion(Answer.BUSY if timed_out else Answer.REFUSED, _said(error))
@@ -149,11 +167,13 @@ class GcsBucket:
         try:
             yield
         except NotFound as error:
-            raise Misconfigured(
-                "GCS_BUCKET_NAME", f"There is no bucket {self.name}. Check GCS_BUCKET_NAME, and that it still exists."
-            ) from error
+            raise self._missing() from error
         except (Forbidden, Unauthorized) as error:
-            raise self._refused(permission) from error
+            raise self._refused(permission, error) from error
+        except BadRequest as error:
+            raise Misconfigured(
+                "the bucket", f"The bucket {self.name} does not take the request ({_reason(error)}). {_LOOK}"
+            ) from error
         except GoogleAuthError as error:
             raise _auth_error(error) from error
         except (GoogleAPICallError, RetryError, requests.RequestException) as error:
@@ -161,17 +181,44 @@ class GcsBucket:
                 "gcs", f"Google Cloud Storage does not answer for the bucket {self.name}: {_said(error)}. Try again."
             ) from error
 
-    def _refused(self, permission: str) -> Misconfigured:
+    def _missing(self) -> Misconfigured:
+        return Misconfigured(
+            "GCS_BUCKET_NAME", f"There is no bucket {self.name}. Check GCS_BUCKET_NAME, and that it still exists."
+        )
+
+    def _refused(self, permission: str, error: Forbidden | Unauthorized) -> Misconfigured:
+        reason = _reason(error)
+        if reason not in _NO_RIGHT:
+            return Misconfigured("the bucket", f"The bucket {self.name} refuses all requests ({reason}). {_LOOK}")
         return Misconfigured(
             "bucket rights",
-            f"The service account may not use {permission} on the bucket {self.name}. Grant it a role with "
-            "that permission: roles/storage.objectUser for objects, roles/storage.legacyBucketReader for the bucket.",
+            f"The service account may not use {permission} on the bucket {self.name}. Grant it a role that has "
+            "storage.objects.list, storage.objects.delete and storage.buckets.get there. It need not read objects.",
         )
 
 
+def _stored(blob: storage.Blob) -> StoredObject:
+    return StoredObject(blob.name, blob.generation, blob.time_created, blob.size or 0)
+
+
 def _is_kept(error: Forbidden) -> bool:
-    reasons = {str(each.get("reason")) for each in error.errors if isinstance(each, dict)}
-    return bool(reasons & _KEPT_REASONS) or any(word in str(error.message).lower() for word in _KEPT_WORDS)
+    told = [each for each in error.errors if isinstance(each, dict)]
+    return any(
+        each.get("reason") in _KEPT_REASONS or _KEPT_MESSAGE.match(str(each.get("message"))) is not None
+        for each in told
+    )
+
+
+def _first(error: GoogleAPICallError, key: str) -> str | None:
+    """What the first of the errors that the JSON API lists says under a key."""
+    first = error.errors[0] if error.errors else None
+    return str(first[key]) if isinstance(first, dict) and key in first else None
+
+
+def _reason(error: GoogleAPICallError) -> str:
+    """The JSON API's reason for an error; one word of Google's."""
+    reason = _first(error, "reason") or ""
+    return reason if reason.isalnum() else "unknown"
 
 
 def _said(error: Exception) -> str:
@@ -182,7 +229,9 @@ def _said(error: Exception) -> str:
 
 
 def _auth_error(error: Exception) -> MaintenanceError:
-    if isinstance(error, TransportError):
+    # On Google Cloud, a hiccup of the metadata server comes wrapped.
+    causes = (error, error.__cause__, *error.args)
+    if any(isinstance(cause, TransportError) for cause in causes) or getattr(error, "retryable", False):
         return Unavailable("gcs", "Google's login service does not answer. Try again.")
     return Misconfigured(
         "Google credentials",

@@ -20,7 +20,7 @@ from datetime import datetime, timedelta
 from functions.cleanup.guard import allowed, check
 from functions.cleanup.kinds import KINDS
 from functions.cleanup.listing import STATEMENTS, Judged, Taken, judge
-from functions.cleanup.outbox import Outbox, what_is_open
+from functions.cleanup.outbox import Outbox, open_gauges, what_is_open
 from shared.bucket_calls import Bucket, StoredObject
 from shared.clock import format_rfc3339, parse_rfc3339
 from shared.context import Context
@@ -30,9 +30,10 @@ from shared.postgres import Transaction
 from shared.settings import Settings
 
 _CURSOR = "artifact_sweep"
-# What was counted so long ago says little about the bucket of now.
-_STALE_AFTER = timedelta(hours=20)
+# A sweep goes on in the attempts of the next day. What stopped longer ago says little about the bucket of now.
+_STALE_AFTER = timedelta(hours=36)
 _DRAIN_AT = 5_000
+_SINCE = "They came since all was counted; no more are taken"
 
 
 def run(ctx: Context) -> JobResult:
@@ -41,13 +42,11 @@ def run(ctx: Context) -> JobResult:
     state = bucket.state()
     outbox = Outbox(ctx, bucket, state, KINDS)
     if ctx.dry_run:
-        sweep = _Sweep(ctx, bucket, _Progress(format_rfc3339(ctx.now)))
-        whole = sweep.count()
-        taken = Counter(sweep.progress.kinds)
-        ctx.counts.update({KINDS[kind]: number for kind, number in taken.items()})
-        ctx.counts["artifacts_cleaned"] = sum(taken.values())
-        return _result(ctx, bucket, sweep.progress, whole, f"Dry run: artifact cleanup would delete {_objects(ctx)}")
+        return _dry_run(ctx, bucket)
     sweep = _Sweep(ctx, bucket, _load(ctx, bucket))
+    if sweep.is_for_all:
+        # A sweep may take all the time there is, for several attempts.
+        outbox.drain()
     try:
         whole = sweep.count() and sweep.take(outbox)
     except Refused:
@@ -58,20 +57,35 @@ def run(ctx: Context) -> JobResult:
     return _result(ctx, bucket, sweep.progress, whole, f"Artifact cleanup deleted {_objects(ctx)}")
 
 
+def _dry_run(ctx: Context, bucket: Bucket) -> JobResult:
+    sweep = _Sweep(ctx, bucket, _Progress(format_rfc3339(ctx.now)))
+    refused = ""
+    try:
+        whole = sweep.count()
+    except Refused:
+        whole, refused = True, "; a run would refuse that, because so many may not go in one"
+    ctx.counts.update({KINDS[kind]: number for kind, number in sweep.first.items()})
+    ctx.counts["artifacts_cleaned"] = sweep.first.total()
+    done = f"Dry run: artifact cleanup would delete {_objects(ctx)}{refused}"
+    return _result(ctx, bucket, sweep.progress, whole, done)
+
+
 def waiting(transaction: Transaction, now: datetime, settings: Settings) -> Mapping[str, int]:  # noqa: ARG001
     """How many objects wait in the outbox: what else is in the bucket is known after a sweep only."""
-    return {"open_objects": what_is_open(transaction, settings.cleanup.bucket or "")["open"]}
+    return open_gauges(what_is_open(transaction, settings.cleanup.bucket or ""))
 
 
 @dataclass
 class _Progress:
     """Where a sweep has got to: the last name that was looked at, and what was found so far.
 
-    First all is counted, then `counted` is true and the sweep begins anew. `orphans` are those taken since.
+    First all is counted, then `counted` is true and the sweep begins anew; `taken` are those taken since, `orphans` the
+    orphans of them. `under` is what it was counted under: the retentions and the limits of the guard.
     """
 
-    started_at: str
+    saved_at: str
     bucket: str = ""
+    under: str = ""
     counted: bool = False
     after: str | None = None
     listed: int = 0
@@ -79,8 +93,9 @@ class _Progress:
     kinds: dict[str, int] = field(default_factory=dict)
     orphans: int = 0
     taken: int = 0
-    # How many orphans, and how many objects at all, this sweep may take: as the count allowed.
+    # How many orphans, how many by-products, and how many objects at all this sweep may take: as the count allowed.
     may_orphans: int = 0
+    may_artifacts: int = 0
     may_take: int | None = None
 
 
@@ -90,7 +105,10 @@ class _Sweep:
     def __init__(self, ctx: Context, bucket: Bucket, progress: _Progress) -> None:
         self._ctx = ctx
         self._bucket = bucket
+        self.is_for_all = _is_for_all(ctx)
         self.progress = progress
+        # Of those counted, by kind, the first ones, as many as the run's limit.
+        self.first: Counter[str] = Counter()
 
     def count(self) -> bool:
         """Count what would go, and hold it against the guard; False when time ran out. Raises Refused."""
@@ -100,19 +118,17 @@ class _Sweep:
         for page in self._pages():
             with self._ctx.reading() as transaction:
                 judged = judge(transaction, self._ctx, self._bucket.name, page)
-            # A limit ends what is taken; for the guard all is counted.
-            room = self._room() if self._ctx.dry_run else None
-            progress.kinds = dict(Counter(progress.kinds) + Counter(each.kind for each in judged.taken[:room]))
-            progress.taken = sum(progress.kinds.values()) if self._ctx.dry_run else 0
+            room = None if self._ctx.limit is None else self._ctx.limit - self.first.total()
+            self.first.update(each.kind for each in judged.taken[:room])
+            progress.kinds = dict(Counter(progress.kinds) + Counter(each.kind for each in judged.taken))
             progress.held += judged.held
             progress.listed += len(page)
             progress.after = page[-1].name
-            if not self._ctx.dry_run:
-                self._save()
+            self._save()
             if self._ctx.time_left() <= 0:
                 return False
+        self._guard()
         if not self._ctx.dry_run:
-            self._guard()
             progress.counted, progress.after, progress.held = True, None, 0
             self._save()
         return True
@@ -136,6 +152,8 @@ class _Sweep:
 
     def forget(self) -> None:
         """Let the next sweep begin anew."""
+        if not self.is_for_all:
+            return
         with self._ctx.batch(durable=False) as batch:
             batch.execute(STATEMENTS["clear_cursor"], name=_CURSOR)
 
@@ -149,16 +167,18 @@ class _Sweep:
 
     def _page(self, page: Sequence[StoredObject]) -> int:
         # Its own until it has committed.
-        progress = replace(self.progress)
         moment = self._ctx.moment()
+        progress = replace(self.progress, saved_at=format_rfc3339(moment))
         with self._ctx.batch(durable=False) as batch:
             judged = judge(batch, self._ctx, self._bucket.name, page)
             room = self._room()
             taken = judged.taken if room is None else judged.taken[:room]
             progress.orphans += sum(1 for each in taken if each.kind == "orphan")
-            if progress.orphans > progress.may_orphans:
-                raise self._too_many(progress.orphans, "No further object was deleted")
             progress.taken += len(taken)
+            if progress.orphans > progress.may_orphans:
+                raise self._too_many(progress.orphans, _SINCE)
+            if progress.taken - progress.orphans > progress.may_artifacts:
+                raise self._too_many_artifacts(progress.taken - progress.orphans, _SINCE)
             progress.held += judged.held
             progress.after = page[-1].name
             if taken:
@@ -169,14 +189,22 @@ class _Sweep:
                     moment=moment,
                     **_columns(taken),
                 )
-            batch.execute(STATEMENTS["save_cursor"], name=_CURSOR, value=json.dumps(asdict(progress)))
+            if self.is_for_all:
+                batch.execute(STATEMENTS["save_cursor"], name=_CURSOR, value=json.dumps(asdict(progress)))
         self.progress = progress
         self._tell_unreadable(judged)
         return len(taken)
 
     def _tell_unreadable(self, judged: Judged) -> None:
-        for _ in range(judged.unreadable):
-            self._ctx.item_failed("an object whose name contains NUL", "no table can name it; delete it by hand")
+        if judged.unreadable:
+            self._ctx.log.write(
+                "WARNING",
+                f"Objects in {self._bucket.name} whose names contain NUL stay: no table can name them. Delete them by "
+                "hand.",
+                event="attention",
+                job=self._ctx.job.name,
+                count=judged.unreadable,
+            )
 
     def _room(self) -> int | None:
         """How many more objects may be taken, None for any number."""
@@ -186,18 +214,21 @@ class _Sweep:
     def _guard(self) -> None:
         progress, cleanup, by_operator = self.progress, self._ctx.settings.cleanup, self._ctx.allow_deletes
         self._refuse_without_rows()
-        most = self._ctx.limit or progress.listed
-        orphans = min(most, progress.kinds.get("orphan", 0))
-        artifacts = min(most, sum(progress.kinds.values()) - progress.kinds.get("orphan", 0))
+        # All that is due counts, whatever the run's limit: many small runs must not do what one may not.
+        orphans = progress.kinds.get("orphan", 0)
+        artifacts = sum(progress.kinds.values()) - orphans
         if by_operator is not None:
-            check(f"objects in {self._bucket.name}", orphans + artifacts, progress.listed, by_operator)
-            progress.may_take, progress.may_orphans = by_operator, by_operator
+            check(
+                self._ctx.job.cli, f"objects in {self._bucket.name}", orphans + artifacts, progress.listed, by_operator
+            )
+            progress.may_take = progress.may_orphans = progress.may_artifacts = by_operator
             return
         progress.may_orphans = allowed(progress.listed, cleanup.orphan_max_fraction, cleanup.orphan_max_floor, None)
         if orphans > progress.may_orphans:
             raise self._too_many(orphans, "Nothing was deleted")
-        may = allowed(progress.listed, cleanup.max_fraction, cleanup.max_floor, None)
-        check(f"objects in {self._bucket.name}, by-products all,", artifacts, progress.listed, may)
+        progress.may_artifacts = allowed(progress.listed, cleanup.max_fraction, cleanup.max_floor, None)
+        if artifacts > progress.may_artifacts:
+            raise self._too_many_artifacts(artifacts, "Nothing was deleted")
 
     def _refuse_without_rows(self) -> None:
         progress = self.progress
@@ -222,21 +253,56 @@ class _Sweep:
             may,
         )
 
+    def _too_many_artifacts(self, artifacts: int, deleted: str) -> Refused:
+        may = self.progress.may_artifacts
+        return Refused(
+            f"Refused: {artifacts} of {self.progress.listed} objects in {self._bucket.name} are by-products past their "
+            f"retention, and at most {may} may go in one run. {deleted}. Check the clock and ARTIFACT_RETENTION_DAYS; "
+            "if they are right, run `python -m ops run artifact --allow-deletes N` with a large enough N.",
+            artifacts,
+            may,
+        )
+
     def _save(self) -> None:
+        if not self.is_for_all:
+            return
+        self.progress.saved_at = format_rfc3339(self._ctx.moment())
         with self._ctx.batch(durable=False) as batch:
             batch.execute(STATEMENTS["save_cursor"], name=_CURSOR, value=json.dumps(asdict(self.progress)))
 
 
+def _is_for_all(ctx: Context) -> bool:
+    """Whether a later run may go on with this one's count: not where something was asked of, or allowed, this one."""
+    return not ctx.dry_run and ctx.limit is None and ctx.allow_deletes is None
+
+
 def _load(ctx: Context, bucket: Bucket) -> _Progress:
-    """Where the last sweep of this bucket stopped, unless that was long ago or under other orders."""
-    fresh = _Progress(format_rfc3339(ctx.now), bucket.name)
+    """Where the last sweep of this bucket stopped, unless that was long ago or under other settings."""
+    cleanup = ctx.settings.cleanup
+    under = repr(
+        (
+            cleanup.artifact_retention,
+            cleanup.orphan_age,
+            cleanup.max_fraction,
+            cleanup.max_floor,
+            cleanup.orphan_max_fraction,
+            cleanup.orphan_max_floor,
+        )
+    )
+    fresh = _Progress(format_rfc3339(ctx.now), bucket.name, under)
+    if not _is_for_all(ctx):
+        return fresh
     with ctx.reading() as transaction:
         row = transaction.row(STATEMENTS["load_cursor"], name=_CURSOR)
-    if row is None or ctx.limit is not None or ctx.allow_deletes is not None:
+    if row is None:
         return fresh
-    saved = _Progress(**json.loads(row["value"]))
-    age = ctx.now - parse_rfc3339(saved.started_at)
-    return saved if saved.bucket == bucket.name and timedelta(0) <= age < _STALE_AFTER else fresh
+    saved = json.loads(row["value"])
+    # Another version of this code may have written other fields.
+    if saved.keys() != asdict(fresh).keys() or (saved["bucket"], saved["under"]) != (bucket.name, under):
+        return fresh
+    age = ctx.now - parse_rfc3339(saved["saved_at"])
+    # A clock may be behind by minutes.
+    return _Progress(**saved) if timedelta(hours=-1) <= age < _STALE_AFTER else fresh
 
 
 def _columns(taken: Sequence[Taken]) -> dict[str, list[object]]:
@@ -258,7 +324,7 @@ def _objects(ctx: Context) -> str:
 def _result(ctx: Context, bucket: Bucket, progress: _Progress, whole: bool, done: str) -> JobResult:
     with ctx.reading() as transaction:
         opened = what_is_open(transaction, bucket.name)
-    gauges = {"listed_count": progress.listed, "held": progress.held, "open_objects": opened["open"]}
+    gauges = {"listed_count": progress.listed, "held": progress.held, **open_gauges(opened)}
     reasons = []
     if not whole:
         step = "was still being looked through" if progress.counted else "was still being counted"

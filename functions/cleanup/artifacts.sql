@@ -36,30 +36,6 @@ JOIN maintenance.object_deletions AS deletion
     ON deletion.object_name = asked.name AND coalesce(deletion.generation, asked.generation) = asked.generation
 WHERE deletion.done_at IS NULL AND deletion.bucket = :bucket;
 
--- name: is_anything_held
--- Whether anybody holds anything: mostly not.
-SELECT count(*) AS holds FROM maintenance.holds WHERE until IS NULL OR until > :now;
-
--- name: find_held
--- Which of these ids, of jobs or runs, are held: themselves, or through their job or their user.
-SELECT CAST(asked.id AS text) AS id
-FROM unnest(CAST(:ids AS uuid[])) AS asked (id)
-LEFT JOIN job_runs AS run ON run.id = asked.id
-LEFT JOIN source_files AS file ON file.id = asked.id
-LEFT JOIN job_runs AS of_file ON of_file.id = file.job_run_id
-LEFT JOIN extraction_jobs AS job ON job.id = coalesce(run.job_id, of_file.job_id, asked.id)
-WHERE EXISTS (
-    SELECT FROM maintenance.holds AS hold
-    WHERE (hold.until IS NULL OR hold.until > :now)
-      AND (hold.scope = 'user' AND hold.subject = job.user_id
-           OR hold.scope = 'job' AND hold.subject IN (CAST(asked.id AS text), CAST(job.id AS text))
-           OR hold.scope = 'run' AND hold.subject IN (CAST(asked.id AS text), CAST(of_file.id AS text))));
-
--- name: find_held_users
--- Which of these users are held.
-SELECT subject AS id FROM maintenance.holds
-WHERE scope = 'user' AND (until IS NULL OR until > :now) AND subject = ANY (CAST(:users AS text[]));
-
 -- name: add_objects
 -- Write objects into the outbox, each in the generation that was listed.
 INSERT INTO maintenance.object_deletions

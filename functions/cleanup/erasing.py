@@ -15,12 +15,12 @@ one run, which is passed by.
 
 import hashlib
 import hmac
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from functions.cleanup.page_ranges import PageRanges
-from functions.cleanup.sharing import Link, Sharing, decide_sharing
+from functions.cleanup.sharing import Shared, Sharing, User, decide_sharing
 from shared.context import Batch, Context
 from shared.errors import DataRejected, LockLost
 from shared.postgres import Row, Transaction
@@ -29,8 +29,9 @@ from shared.sql import Statement, load_statements
 _FOLDER = Path(__file__).parent
 STATEMENTS = load_statements(_FOLDER / "conditions.sql", _FOLDER / "erasure.sql")
 
-_RUNS_A_BATCH = 500
-_FIRST_PAGES, _MOST_PAGES, _SECONDS_A_RANGE = 16, 2_000, 0.25
+# A batch holds its locks for as long as its rows take to go: by their number, and by that of their files.
+_RUNS_A_BATCH, _FILES_A_BATCH = 500, 4_000
+_FEWEST_PAGES, _FIRST_PAGES, _MOST_PAGES, _SECONDS_A_RANGE = 8, 16, 2_000, 0.25
 # Runs that others hold locked are waited for this often, so long in all; then the run is incomplete.
 _WAITS_SECONDS = (0.25, 0.5, 1.0, 1.0)
 
@@ -49,6 +50,11 @@ class Plan:
         (row,) = transaction.rows(self.rules["count_due"], **self.parameters)
         return row
 
+    def count_parents(self, transaction: Transaction) -> Row:
+        """How many jobs there are (`total`), and how many are or will be left empty (`due`)."""
+        (row,) = transaction.rows(self.rules["count_due_parents"], **self.parameters)
+        return row
+
     def find(self, transaction: Transaction, first: str, beyond: str) -> Sequence[Row]:
         """The runs of a range of pages that go, without a lock."""
         return transaction.rows(self.rules["find_due"], first=first, beyond=beyond, **self.parameters)
@@ -63,23 +69,25 @@ class _Done:
     """What came of one batch."""
 
     erased: int = 0
+    parents: int = 0
     waiting: set[str] = field(default_factory=set)
     busy: set[str] = field(default_factory=set)
 
 
 class Eraser:
-    """Erases what a plan names. `room` is how many runs may still go.
+    """Erases what a plan names. `room` is how many runs may still go, `parents_room` how many jobs with them.
 
     `waiting` are the runs that wait for a draft, `busy` those that others held locked, as of the last pass; `refused`
     those that the database refused.
     """
 
-    def __init__(self, ctx: Context, plan: Plan, bucket: str, room: int) -> None:
+    def __init__(self, ctx: Context, plan: Plan, bucket: str, room: int, parents_room: int) -> None:
         self._ctx = ctx
         self._plan = plan
         self._bucket = bucket
         self._key = b""
         self.room = room
+        self.parents_room = parents_room
         self.waiting: set[str] = set()
         self.busy: set[str] = set()
         self.refused: set[str] = set()
@@ -107,7 +115,9 @@ class Eraser:
         self.waiting, self.busy = set(), set()
         with self._ctx.reading() as transaction:
             (row,) = transaction.rows(STATEMENTS["run_pages"])
-        ranges = PageRanges(row["pages"], first=_FIRST_PAGES, most=_MOST_PAGES, seconds=_SECONDS_A_RANGE)
+        ranges = PageRanges(
+            row["pages"], first=_FIRST_PAGES, most=_MOST_PAGES, seconds=_SECONDS_A_RANGE, fewest=_FEWEST_PAGES
+        )
         erased = 0
         for first, beyond in ranges:
             if not self.may_go_on():
@@ -116,8 +126,8 @@ class Eraser:
             with self._ctx.reading() as transaction:
                 found = self._plan.find(transaction, first, beyond)
             runs = [run for run in found if run["id"] not in self.refused]
-            for start in range(0, len(runs), _RUNS_A_BATCH):
-                erased += self._halving(runs[start : start + _RUNS_A_BATCH])
+            for part in _batches(runs):
+                erased += self._halving(part)
             ranges.took(self._ctx.timer.seconds() - began)
         return erased
 
@@ -142,6 +152,7 @@ class Eraser:
             self.waiting |= done.waiting
             self.busy |= done.busy
             self.room -= done.erased
+            self.parents_room -= done.parents
             erased += done.erased
         return erased
 
@@ -156,21 +167,26 @@ class Eraser:
         # Not durable: a crash of the server may lose the batch as a whole, and then it is due again. No object is
         # touched before the claim of its row is on disk, and with it all that came before.
         with self._ctx.batch(durable=False) as batch:
+            batch.rows(STATEMENTS["let_holds_wait"])
             jobs = _ids(batch.rows(STATEMENTS["lock_jobs"], jobs=sorted({run["job_id"] for run in runs})))
             asked = [run["id"] for run in runs]
             locked = _ids(batch.rows(STATEMENTS["lock_runs"], runs=asked, jobs=sorted(jobs)))
             free = locked - self._with_busy_files(batch, locked)
             decided = {row["id"]: row for row in self._plan.decide(batch, sorted(free))}
-            sharing = _sharing(batch, list(decided))
+            sharing = decide_sharing(decided, *_uses(batch, list(decided)))
             going = [decided[run] for run in asked if run in sharing.going]
             self._erase(batch, going, sharing)
-            done = _Done(len(going), sharing.waiting, {*asked} - free)
-            if self._plan.with_parents and going:
-                parents = sorted({row["job_id"] for row in going})
-                deleted = batch.execute(STATEMENTS["delete_parents"], jobs=parents, **parent_parameters(self._ctx))
-                batch.count(parents_deleted=deleted)
-            batch.count(jobs_cleaned=len(going), files_rehomed=len(sharing.moves))
+            done = _Done(len(going), waiting=sharing.waiting, busy={*asked} - free)
+            done.parents = self._delete_parents(batch, {row["job_id"] for row in going})
+            batch.count(jobs_cleaned=len(going), files_rehomed=len(sharing.moves), parents_deleted=done.parents)
         return done
+
+    def _delete_parents(self, batch: Batch, jobs: set[str]) -> int:
+        """Delete, of these jobs, which are locked, those that were left empty."""
+        parents = sorted(jobs)[: self.parents_room]
+        if not parents:
+            return 0
+        return batch.execute(STATEMENTS["delete_parents"], jobs=parents, **parent_parameters(self._ctx))
 
     def _with_busy_files(self, batch: Batch, runs: set[str]) -> set[str]:
         """Those of the runs with a file that somebody else holds."""
@@ -192,9 +208,7 @@ class Eraser:
             batch.execute(
                 STATEMENTS["move_files"],
                 files=[move.file_id for move in sharing.moves],
-                owners=[move.old_owner for move in sharing.moves],
                 new_owners=[move.new_owner for move in sharing.moves],
-                **common,
             )
         batch.execute(
             STATEMENTS["record_erasures"],
@@ -202,6 +216,8 @@ class Eraser:
             runs=[row["id"] for row in going],
             hashes=[hash_of(self._key, row["user_id"]) for row in going],
             extents=["run" if row["whole"] else "content" for row in going],
+            moved_files=[move.file_id for move in sharing.moves],
+            moved_from=[move.old_owner for move in sharing.moves],
             **common,
         )
         whole = [row["id"] for row in going if row["whole"]]
@@ -224,9 +240,12 @@ def find_all(transaction: Transaction, plan: Plan) -> list[str]:
     return [run["id"] for run in plan.find(transaction, "(0,0)", f"({max(row['pages'], 1)},0)")]
 
 
-def would_go(transaction: Transaction, plan: Plan, runs: Sequence[str]) -> Sharing:
+def would_go(ctx: Context, plan: Plan, runs: Sequence[str]) -> Sharing:
     """For a dry run: decide for all runs at once, without a lock, what batch after batch comes to."""
-    return _sharing(transaction, [row["id"] for row in plan.decide(transaction, runs)])
+    with ctx.reading() as transaction:
+        decided = [row["id"] for row in plan.decide(transaction, runs)]
+        uses = _uses(transaction, decided)
+    return decide_sharing(decided, *uses)
 
 
 def parent_parameters(ctx: Context) -> dict[str, object]:
@@ -239,10 +258,26 @@ def hash_of(key: bytes, user_id: str) -> str:
     return hmac.new(key, user_id.encode(), hashlib.sha256).hexdigest()
 
 
-def _sharing(transaction: Batch | Transaction, runs: Sequence[str]) -> Sharing:
-    rows = transaction.rows(STATEMENTS["find_links"], runs=list(runs)) if runs else []
-    links = (Link(row["file_id"], row["owner"], row["user_run"], row["submitted"], row["created_at"]) for row in rows)
-    return decide_sharing(runs, links)
+def _uses(transaction: Batch | Transaction, runs: Sequence[str]) -> tuple[list[Shared], dict[str, User]]:
+    """What other runs use of these runs' files, and who those are."""
+    rows = transaction.rows(STATEMENTS["find_shared"], runs=list(runs)) if runs else []
+    shared = [Shared(row["owner"], row["files"], row["users"]) for row in rows]
+    asked = sorted({user for each in shared for user in each.users})
+    users = transaction.rows(STATEMENTS["find_users"], runs=asked) if asked else []
+    return shared, {row["run"]: User(row["run"], row["submitted"], row["created_at"]) for row in users}
+
+
+def _batches(runs: Sequence[Row]) -> Iterator[Sequence[Row]]:
+    """Parts of the runs, in their order, none with too many runs or files; one run stands alone if it must."""
+    part, files = list[Row](), 0
+    for run in runs:
+        if part and (len(part) >= _RUNS_A_BATCH or files + run["files"] > _FILES_A_BATCH):
+            yield part
+            part, files = [], 0
+        part.append(run)
+        files += run["files"]
+    if part:
+        yield part
 
 
 def _ids(rows: Sequence[Row]) -> set[str]:

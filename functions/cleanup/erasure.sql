@@ -25,6 +25,11 @@ SELECT erasure_key FROM maintenance.identity;
 -- How many pages the table of runs has now.
 SELECT pg_relation_size('job_runs') / CAST(current_setting('block_size') AS int) AS pages;
 
+-- name: let_holds_wait
+-- Whoever sets a hold waits for the batches at work (a trigger of maintenance.holds takes the same lock), and a batch sees
+-- what was set before. So what its setter was told is held, is.
+SELECT pg_advisory_xact_lock_shared(hashtext('maintenance.holds'), 0);
+
 -- name: lock_jobs
 -- First the jobs: from here on no run, and no automation, can be added to them. One that others hold is passed by.
 SELECT CAST(id AS text) AS id FROM extraction_jobs WHERE id = ANY (CAST(:jobs AS uuid[])) ORDER BY id
@@ -49,48 +54,62 @@ FROM source_files
 WHERE job_run_id = ANY (CAST(:runs AS uuid[]))
 GROUP BY job_run_id;
 
--- name: find_links
--- Which files of these runs are used by tasks of other runs, and whether those were submitted.
-SELECT DISTINCT
-    CAST(file.id AS text) AS file_id, CAST(file.job_run_id AS text) AS owner, CAST(other.id AS text) AS user_run,
-    other.config_step = 'submitted' AS submitted, other.created_at
-FROM source_files AS file
-JOIN source_files_to_tasks AS link ON link.source_file_id = file.id
-JOIN extraction_tasks AS task ON task.id = link.task_id AND task.job_run_id <> file.job_run_id
-JOIN job_runs AS other ON other.id = task.job_run_id
-WHERE file.job_run_id = ANY (CAST(:runs AS uuid[]));
+-- name: find_shared
+-- Which files of these runs are used by tasks of other runs: for each owner, together those that the same runs use. (Nearly
+-- all links are to tasks of the file's own run. Those tasks are read by their run, as the deletion does it: to look each up
+-- by its id would read a page of an index for each that nothing else here needs.)
+WITH own AS MATERIALIZED (
+    SELECT id, job_run_id FROM extraction_tasks WHERE job_run_id = ANY (CAST(:runs AS uuid[]))
+), foreign_link AS MATERIALIZED (
+    SELECT file.id AS file_id, file.job_run_id AS owner, link.task_id
+    FROM source_files AS file
+    JOIN source_files_to_tasks AS link ON link.source_file_id = file.id
+    LEFT JOIN own ON own.id = link.task_id AND own.job_run_id = file.job_run_id
+    WHERE file.job_run_id = ANY (CAST(:runs AS uuid[])) AND own.id IS NULL
+)
+SELECT owner, array_agg(file_id) AS files, users
+FROM (
+    SELECT CAST(use.owner AS text) AS owner, CAST(use.file_id AS text) AS file_id,
+           array_agg(CAST(use.user_run AS text) ORDER BY use.user_run) AS users
+    FROM (
+        SELECT DISTINCT link.file_id, link.owner, task.job_run_id AS user_run
+        FROM foreign_link AS link
+        JOIN extraction_tasks AS task ON task.id = link.task_id
+    ) AS use
+    GROUP BY use.owner, use.file_id
+) AS used
+GROUP BY owner, users;
+
+-- name: find_users
+-- What the runs are that use files of others. One that is deleted meanwhile took its links along.
+SELECT CAST(id AS text) AS run, config_step = 'submitted' AS submitted, created_at
+FROM job_runs
+WHERE id = ANY (CAST(:runs AS uuid[]));
 
 -- name: hold_new_owners
 -- Keep the runs to which files move from being deleted meanwhile. One that is just being deleted is not given.
 SELECT CAST(id AS text) AS id FROM job_runs WHERE id = ANY (CAST(:runs AS uuid[])) ORDER BY id FOR KEY SHARE SKIP LOCKED;
 
 -- name: move_files
--- Move files to the runs that need them. Their conversions lie under the old run's name, and leave the bucket.
-WITH moved AS (
-    UPDATE source_files AS file
-    SET job_run_id = move.new_owner
-    FROM unnest(CAST(:files AS uuid[]), CAST(:owners AS uuid[]), CAST(:new_owners AS uuid[]))
-        AS move (file_id, old_owner, new_owner)
-    WHERE file.id = move.file_id AND file.job_run_id = move.old_owner
-    RETURNING file.id, move.old_owner
-)
-INSERT INTO maintenance.object_deletions
-    (bucket, object_name, kind, source_file_id, job_run_id, run_id, next_attempt_at, requested_at)
-SELECT
-    :bucket, 'jobs/' || moved.old_owner || '/conversions/' || moved.id || '.pdf', 'conversion', moved.id,
-    moved.old_owner, :run_id, :moment, :moment
-FROM moved;
+-- Move files to the runs that need them.
+UPDATE source_files AS file
+SET job_run_id = move.new_owner
+FROM unnest(CAST(:files AS uuid[]), CAST(:new_owners AS uuid[])) AS move (file_id, new_owner)
+WHERE file.id = move.file_id;
 
 -- name: record_erasures
--- Write, for each run, the record of its erasure, and a row of the outbox for each of its objects.
+-- Write, for each run, the record of its erasure, and a row of the outbox for each of its objects: of files that moved
+-- only their conversions, which lie under the old run's name.
 WITH going AS MATERIALIZED (
     SELECT * FROM unnest(CAST(:runs AS uuid[]), CAST(:hashes AS text[]), CAST(:extents AS text[]))
         AS going (job_run_id, user_hash, extent)
+), moved AS MATERIALIZED (
+    SELECT * FROM unnest(CAST(:moved_files AS uuid[]), CAST(:moved_from AS uuid[])) AS moved (file_id, job_run_id)
 ), files AS (
     SELECT job_run_id, count(*) AS number FROM source_files
     WHERE job_run_id = ANY (CAST(:runs AS uuid[])) GROUP BY job_run_id
 ), tasks AS (
-    SELECT task.job_run_id, count(DISTINCT task.id) AS number, count(DISTINCT result.id) AS results,
+    SELECT task.job_run_id, count(DISTINCT task.id) AS number, count(DISTINCT result.task_id) AS results,
            count(link.task_id) AS links
     FROM extraction_tasks AS task
     LEFT JOIN extraction_results AS result ON result.task_id = task.id
@@ -120,14 +139,18 @@ WITH going AS MATERIALIZED (
             'job_exports', coalesce(CASE going.extent WHEN 'run' THEN exports.number ELSE exports.downloads END, 0),
             'automation_runs', CASE going.extent WHEN 'run' THEN coalesce(firings.number, 0) ELSE 0 END),
         :moment,
-        CASE WHEN files.number IS NULL THEN CAST(:moment AS timestamptz) END,
-        CASE WHEN files.number IS NULL THEN 'none' END
+        CASE WHEN no_objects.sure THEN CAST(:moment AS timestamptz) END,
+        CASE WHEN no_objects.sure THEN 'none' END
     FROM going
     LEFT JOIN files ON files.job_run_id = going.job_run_id
     LEFT JOIN tasks ON tasks.job_run_id = going.job_run_id
     LEFT JOIN fields ON fields.job_run_id = going.job_run_id
     LEFT JOIN exports ON exports.job_run_id = going.job_run_id
     LEFT JOIN firings ON firings.job_run_id = going.job_run_id
+    CROSS JOIN LATERAL (
+        SELECT files.number IS NULL
+            AND NOT EXISTS (SELECT FROM moved WHERE moved.job_run_id = going.job_run_id) AS sure
+    ) AS no_objects
     RETURNING id, job_run_id
 )
 INSERT INTO maintenance.object_deletions
@@ -136,7 +159,13 @@ SELECT
     :bucket, file.gcs_object_name, 'source', file.id, file.job_run_id, erased.id, :run_id, :moment,
     file.file_size_bytes, :moment
 FROM erased
-JOIN source_files AS file ON file.job_run_id = erased.job_run_id;
+JOIN source_files AS file ON file.job_run_id = erased.job_run_id
+UNION ALL
+SELECT
+    :bucket, 'jobs/' || moved.job_run_id || '/conversions/' || moved.file_id || '.pdf', 'conversion', moved.file_id,
+    moved.job_run_id, erased.id, :run_id, :moment, NULL, :moment
+FROM erased
+JOIN moved ON moved.job_run_id = erased.job_run_id;
 
 -- name: delete_runs
 -- Delete runs with all that hangs on them. Usage events stay: their task_id becomes NULL.
@@ -162,14 +191,6 @@ DELETE FROM job_exports WHERE job_run_id = ANY (CAST(:runs AS uuid[])) AND exter
  AND NOT
     -- insert: is_job_held
 )
-
--- name: count_idle_parents
--- How many jobs there are, and how many of them go.
-SELECT
-    (SELECT count(*) FROM extraction_jobs) AS total,
-    (SELECT count(*) FROM extraction_jobs AS job WHERE
-    -- insert: is_idle_parent
-    ) AS due;
 
 -- name: find_idle_parents
 -- Jobs that go, without a lock.

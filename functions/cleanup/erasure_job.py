@@ -5,13 +5,13 @@ from dataclasses import dataclass
 
 from functions.cleanup.erasing import STATEMENTS, Eraser, Plan, find_all, parent_parameters, would_go
 from functions.cleanup.guard import allowed, check
-from functions.cleanup.outbox import Outbox, what_is_open
-from functions.cleanup.parents import count_emptied, count_parents, delete_idle_parents
+from functions.cleanup.outbox import Outbox, open_gauges, what_is_open
+from functions.cleanup.parents import count_emptied, delete_idle_parents
 from functions.cleanup.sharing import Sharing
 from shared.context import Context
-from shared.errors import Misconfigured
+from shared.errors import Misconfigured, Refused
 from shared.job import JobResult
-from shared.postgres import Transaction
+from shared.postgres import Row, Transaction
 
 
 @dataclass(frozen=True)
@@ -35,19 +35,22 @@ def run_erasure(ctx: Context, plan: Plan, words: Words) -> JobResult:
     state = bucket.state()
     with ctx.reading() as transaction:
         _check_indexes(transaction)
-        found = _look(transaction, ctx, plan)
-    settings = ctx.settings.cleanup
-    may = allowed(found.total, settings.max_fraction, settings.max_floor, ctx.allow_deletes)
+        found = plan.count(transaction)
+        parents = plan.count_parents(transaction) if plan.with_parents else None
+    try:
+        # All that is due counts, whatever the run's limit: many small runs must not do what one may not.
+        may = _checked(ctx, "runs", found)
+        may_parents = 0 if parents is None else _checked(ctx, "extraction jobs", parents)
+    except Refused:
+        if not ctx.dry_run:
+            raise
+        return _dry_run(ctx, plan, words, found, refused="; a run would refuse that, because so many may not go in one")
     if ctx.dry_run:
         return _dry_run(ctx, plan, words, found)
-    check("runs", min(found.due, ctx.limit or found.due), found.total, may)
-    if plan.with_parents and ctx.limit is None:
-        may_parents = allowed(found.parents, settings.max_fraction, settings.max_floor, ctx.allow_deletes)
-        check("extraction jobs", found.idle_parents, found.parents, may_parents)
-    eraser = Eraser(ctx, plan, bucket.name, min(may, ctx.limit or may))
+    eraser = Eraser(ctx, plan, bucket.name, min(may, ctx.limit or may), may_parents)
     eraser.run()
     if plan.with_parents and ctx.limit is None:
-        delete_idle_parents(ctx)
+        delete_idle_parents(ctx, eraser.parents_room)
     Outbox(ctx, bucket, state).drain()
     return _result(ctx, plan, words, eraser)
 
@@ -56,27 +59,15 @@ def waiting_for(transaction: Transaction, plan: Plan, bucket: str | None) -> Map
     """What waits for such a job: runs that are due, runs that are held, and objects that must leave the bucket."""
     row = plan.count(transaction)
     opened = what_is_open(transaction, bucket or "")
-    return {"due_count": row["due"], "held": row["held"], "open_objects": opened["open"]}
+    return {"due_count": row["due"], "held": row["held"], **open_gauges(opened)}
 
 
-@dataclass(frozen=True)
-class _Found:
-    """What there is: runs, of them those that go and those that are held; jobs, of them those that are empty and go."""
-
-    total: int
-    due: int
-    held: int
-    parents: int
-    idle_parents: int
-
-
-def _look(transaction: Transaction, ctx: Context, plan: Plan) -> _Found:
-    row = plan.count(transaction)
-    parents, idle = 0, 0
-    if plan.with_parents:
-        counted = count_parents(transaction, parent_parameters(ctx))
-        parents, idle = counted["total"], counted["due"]
-    return _Found(row["total"], row["due"], row["held"], parents, idle)
+def _checked(ctx: Context, what: str, found: Row) -> int:
+    """How many of a table may go. Raises Refused where more would."""
+    cleanup = ctx.settings.cleanup
+    may = allowed(found["total"], cleanup.max_fraction, cleanup.max_floor, ctx.allow_deletes)
+    check(ctx.job.cli, what, found["due"], found["total"], may)
+    return may
 
 
 def _check_indexes(transaction: Transaction) -> None:
@@ -89,52 +80,54 @@ def _check_indexes(transaction: Transaction) -> None:
         )
 
 
-def _dry_run(ctx: Context, plan: Plan, words: Words, found: _Found) -> JobResult:
+def _dry_run(ctx: Context, plan: Plan, words: Words, found: Row, refused: str = "") -> JobResult:
+    going, sharing = _would_go(ctx, plan)
+    ctx.counts["jobs_cleaned"] = len(going)
+    ctx.counts["files_rehomed"] = len(sharing.moves)
     with ctx.reading() as transaction:
-        going, sharing = _would_go(transaction, plan, ctx.limit)
-        ctx.counts["jobs_cleaned"] = len(going)
-        ctx.counts["files_rehomed"] = len(sharing.moves)
         if plan.with_parents:
             ctx.counts["parents_deleted"] = count_emptied(
                 transaction, parent_parameters(ctx), going, with_empty=ctx.limit is None
             )
-        opened = what_is_open(transaction, ctx.settings.cleanup.bucket or "")["open"]
+        opened = what_is_open(transaction, ctx.settings.cleanup.bucket or "")
     gauges = {
-        "due_count": found.due,
-        "held": found.held,
+        "due_count": found["due"],
+        "held": found["held"],
         "waiting_on_draft": len(sharing.waiting),
-        "open_objects": opened,
+        **open_gauges(opened),
     }
-    return JobResult(f"Dry run: {words.title.lower()} would erase {words.count(len(going))}", gauges=gauges)
+    return JobResult(f"Dry run: {words.title.lower()} would erase {words.count(len(going))}{refused}", gauges=gauges)
 
 
-def _would_go(transaction: Transaction, plan: Plan, limit: int | None) -> tuple[list[str], Sharing]:
+def _would_go(ctx: Context, plan: Plan) -> tuple[list[str], Sharing]:
     """The runs that would go, and what becomes of files. With a limit, others take the place of those that wait."""
-    found = find_all(transaction, plan)
-    limit = len(found) if limit is None else limit
+    with ctx.reading() as transaction:
+        found = find_all(transaction, plan)
+    limit = len(found) if ctx.limit is None else ctx.limit
     going, sharing = list[str](), Sharing(set())
     while found and len(going) < limit:
         room = limit - len(going)
         tried, found = [*going, *found[:room]], found[room:]
-        sharing = would_go(transaction, plan, tried)
+        sharing = would_go(ctx, plan, tried)
         going = [run for run in tried if run in sharing.going]
     return going, sharing
 
 
 def _result(ctx: Context, plan: Plan, words: Words, eraser: Eraser) -> JobResult:
     with ctx.reading() as transaction:
-        found = _look(transaction, ctx, plan)
+        found = plan.count(transaction)
         opened = what_is_open(transaction, ctx.settings.cleanup.bucket or "")
-    left = max(0, found.due - len(eraser.waiting) - len(eraser.refused))
+    left = max(0, found["due"] - len(eraser.waiting) - len(eraser.refused))
     gauges = {
-        "due_count": found.due,
-        "held": found.held,
+        "due_count": found["due"],
+        "held": found["held"],
         "waiting_on_draft": len(eraser.waiting),
-        "open_objects": opened["open"],
+        **open_gauges(opened),
     }
     done = f"{words.title} erased {words.count(ctx.total('jobs_cleaned'))}"
     reasons = []
-    if left and eraser.room > 0:
+    is_capped = eraser.room == 0 and (ctx.limit is not None or ctx.allow_deletes is not None)
+    if left and not is_capped:
         why = "stayed locked by other sessions" if eraser.busy and ctx.time_left() > 0 else "wait"
         reasons.append(f"{left} more {why}")
     if opened["pending"]:

@@ -16,16 +16,16 @@ def allowed(total: int, fraction: float, floor: int, by_operator: int | None) ->
     return max(floor, total * round(fraction * _BILLION) // _BILLION)
 
 
-def check(what: str, would_delete: int, total: int, may: int) -> None:
+def check(job: str, what: str, would_delete: int, total: int, may: int) -> None:
     """Let a run begin that would delete no more than it may. Raises Refused with both numbers otherwise.
 
-    `what` names the things in the plural, with where they are, such as "runs".
+    `job` is the short name of the job; `what` names the things in the plural, with where they are, such as "runs".
     """
     if would_delete > may:
         raise Refused(
             f"Refused: {would_delete} of {total} {what} would be deleted, and at most {may} may go in one run. Nothing "
             "was deleted. Check that the database, the bucket, the clock and the retention settings are the right "
-            "ones; if so, run `python -m ops run JOB --allow-deletes N` with a large enough N.",
+            f"ones; if so, run `python -m ops run {job} --allow-deletes N` with a large enough N.",
             would_delete,
             may,
         )

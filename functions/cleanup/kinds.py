@@ -20,7 +20,7 @@ KINDS = {
     "orphan": "orphans_cleaned",
 }
 _CONVERSION = re.compile(r"jobs/[^/]+/conversions/[^/]+\.pdf")
-_SCRATCH = "temp_uploads/"
+SCRATCH = "temp_uploads/"
 _CONTENT = ("jobs/", "imports/")
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 
@@ -48,7 +48,7 @@ def kind_of(found: StoredObject, named: Named | None, ages: Ages) -> str | None:
         kind = "zip" if named.unpacked_zip else None
     elif _CONVERSION.fullmatch(found.name):
         kind = "conversion"
-    elif found.name.startswith(_SCRATCH):
+    elif is_scratch(found.name):
         kind = "temp_upload"
     elif found.name.startswith(_CONTENT):
         kind = "orphan"
@@ -63,6 +63,12 @@ def ids_in(name: str) -> Iterator[str]:
     return (match.group() for match in _UUID.finditer(name))
 
 
-def uploader_in(name: str) -> str | None:
-    """The user whose upload scratch an object is."""
-    return name.split("/")[1] if name.startswith(_SCRATCH) and name.count("/") > 1 else None
+def place_in(name: str) -> str | None:
+    """The id of the job or the run that an object's name begins with, after the prefix."""
+    parts = name.split("/", 2)
+    return parts[1] if len(parts) == 3 and parts[0] + "/" in _CONTENT and _UUID.fullmatch(parts[1]) else None
+
+
+def is_scratch(name: str) -> bool:
+    """Whether a name is that of upload scratch: it begins with its user's id."""
+    return name.startswith(SCRATCH)

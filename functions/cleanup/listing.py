@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from functions.cleanup.kinds import Ages, Named, ids_in, kind_of, uploader_in
+from functions.cleanup.holds import held_objects
+from functions.cleanup.kinds import Ages, Named, kind_of
 from shared.bucket_calls import StoredObject
 from shared.context import Batch, Context
 from shared.postgres import Transaction
@@ -34,11 +35,12 @@ class Judged:
 def judge(transaction: Batch | Transaction, ctx: Context, bucket: str, page: Sequence[StoredObject]) -> Judged:
     """Decide for each object of a page, as the tables are now."""
     judged = Judged()
-    # PostgreSQL's text has no NUL, so no row can name such an object and no outbox can remember it: it stays.
-    readable = [found for found in page if "\0" not in found.name]
-    judged.unreadable = len(page) - len(readable)
     cleanup = ctx.settings.cleanup
     ages = Ages(ctx.now - cleanup.artifact_retention, ctx.now - cleanup.orphan_age)
+    # PostgreSQL's text has no NUL, so no row can name such an object and no outbox can remember it: it stays.
+    readable = [found for found in page if "\0" not in found.name]
+    unreadable = [found for found in page if "\0" in found.name]
+    judged.unreadable = sum(1 for found in unreadable if kind_of(found, None, ages) is not None)
     names = [found.name for found in readable]
     rows = transaction.rows(STATEMENTS["find_rows"], names=names)
     named = {row["name"]: Named(row["file_id"], row["run_id"], row["unpacked_zip"]) for row in rows}
@@ -57,26 +59,8 @@ def judge(transaction: Batch | Transaction, ctx: Context, bucket: str, page: Seq
     )
     waiting = {row["name"] for row in rows}
     candidates = [taken for taken in candidates if taken.found.name not in waiting]
-    held = _held(transaction, ctx, candidates)
+    hangs_on = {taken.found.name: [taken.named.run_id] if taken.named else [] for taken in candidates}
+    held = held_objects(transaction, ctx.now, hangs_on)
     judged.taken = [taken for taken in candidates if taken.found.name not in held]
     judged.held = len(held)
     return judged
-
-
-def _held(transaction: Batch | Transaction, ctx: Context, candidates: Sequence[Taken]) -> set[str]:
-    """The names of those that somebody holds."""
-    (row,) = transaction.rows(STATEMENTS["is_anything_held"], now=ctx.now)
-    if not row["holds"]:
-        return set()
-    ids = {taken.found.name: _ids(taken) for taken in candidates}
-    users = {taken.found.name: user for taken in candidates if (user := uploader_in(taken.found.name)) is not None}
-    asked = sorted({each for several in ids.values() for each in several})
-    held = {row["id"] for row in transaction.rows(STATEMENTS["find_held"], ids=asked, now=ctx.now)}
-    rows = transaction.rows(STATEMENTS["find_held_users"], users=sorted({*users.values()}), now=ctx.now)
-    held_users = {row["id"] for row in rows}
-    return {name for name in ids if ids[name] & held or users.get(name) in held_users}
-
-
-def _ids(taken: Taken) -> set[str]:
-    own = {taken.named.run_id} if taken.named is not None else set()
-    return own | {*ids_in(taken.found.name)}

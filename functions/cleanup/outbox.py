@@ -4,7 +4,7 @@ Dangers, and what holds them:
 
 - An object that is needed again. Whoever claims a row looks whether the service names the object again. A name that can
   come back (an import has the same one each time) is deleted in its present generation only, which is read before that
-  look: what is uploaded afterwards is another generation.
+  look: what is uploaded afterwards is another generation, and what was uploaded since the row was written stays.
 - A kill. A claim is committed, to disk, before an object is touched, and runs out by itself; to delete twice does no
   harm.
 - A bucket that refuses everything. A missing permission ends the run and is named; many failures in a row end it as
@@ -13,14 +13,15 @@ Dangers, and what holds them:
 
 import heapq
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 
 from functions.cleanup.crew import Crew
-from shared.bucket_calls import Answer, Bucket, BucketState, Deletion
-from shared.context import Context
+from functions.cleanup.holds import held_objects
+from shared.bucket_calls import Answer, Bucket, BucketState, Deletion, StoredObject
+from shared.context import Batch, Context
 from shared.errors import Unavailable
 from shared.pace import Pace
 from shared.postgres import Row, Transaction
@@ -40,6 +41,7 @@ _FIRST_WAIT_SECONDS, _LONGEST_WAIT_SECONDS = 0.25, 4.0
 # After the tries of one run: the next attempt's distance, doubled with each run that failed.
 _NEXT_RUN_SECONDS, _LATEST_NEXT_RUN_SECONDS = 15.0, 3_600.0
 _DAY_SECONDS = 86_400.0
+_NEVER_AFTER = timedelta(days=2)
 _FAILURES_IN_A_ROW = 2 * _THREADS
 _STATES = {
     Answer.DELETED: "deleted",
@@ -66,6 +68,7 @@ class Item:
     source_file_id: str | None
     job_run_id: str | None
     attempts: int
+    requested_at: datetime
     tries: int = 0
     main: Answer | None = None
 
@@ -83,13 +86,6 @@ class Item:
 
 
 @dataclass(frozen=True, slots=True)
-class _Seen:
-    """The generation that an object has now."""
-
-    generation: int
-
-
-@dataclass(frozen=True, slots=True)
 class _Half:
     """The object itself is decided; its conversion was not to be had."""
 
@@ -97,7 +93,7 @@ class _Half:
     conversion: Deletion
 
 
-_Result = Deletion | _Seen | _Half
+_Result = Deletion | StoredObject | _Half
 
 
 class Outbox:
@@ -110,6 +106,9 @@ class Outbox:
         self._bucket = bucket
         self._state = state
         self._kinds = kinds or {}
+        # A run that was told how much it may delete leaves to others what others have written into the outbox.
+        is_capped = ctx.limit is not None or ctx.allow_deletes is not None
+        self._own = ctx.fence.run_id if is_capped and ctx.fence is not None else None
         self._pace = Pace(_RATE, ctx.timer, start=_FIRST_RATE)
         self._settling: list[tuple[Item, Deletion]] = []
         self._seen: list[Item] = []
@@ -123,6 +122,7 @@ class Outbox:
     def drain(self) -> None:
         """Delete until nothing is due, or time is up. Raises Unavailable or Misconfigured where the bucket ends it."""
         self._exhausted, self._failures = False, 0
+        self._complete_left()
         with Crew(self._attempt, _THREADS) as crew:
             try:
                 while self._feed(crew):
@@ -134,6 +134,9 @@ class Outbox:
                     # Of several errors the first one is told.
                     if not isinstance(result, Exception):
                         self._note(item, result)
+                # Those that failed wait their time: otherwise they would stand before all others once more.
+                reason = Deletion(Answer.BUSY, self._reason)
+                self._settling += [(item, reason) for _, _, item in self._later]
                 self._settle()
                 self._release()
 
@@ -167,13 +170,23 @@ class Outbox:
                 bucket=self._bucket.name,
                 moment=moment,
                 until=moment + _LEASE,
+                never=moment + _NEVER_AFTER,
                 size=_CLAIM,
+                own=self._own,
             )
+            # What an erasure left behind has no row any more that a hold could keep.
+            swept = {row["object_name"]: _hangs_on(row) for row in rows if row["erasure_id"] is None}
+            held = held_objects(batch, moment, swept)
         self._exhausted = len(rows) < _CLAIM
         for row in rows:
             item = _item(row)
             self._held.add(item.id)
-            self._ready.append(replace(item, main=Answer.CHANGED) if row["needed"] else item)
+            if row["needed"]:
+                self._ready.append(replace(item, main=Answer.CHANGED))
+            elif item.name in held and row["erasure_id"] is None:
+                self._settling.append((item, Deletion(Answer.HELD, "held by an operator")))
+            else:
+                self._ready.append(item)
 
     def _attempt(self, item: Item) -> _Result:
         """One thread's work: look at an object, or delete it with what goes with it."""
@@ -184,9 +197,12 @@ class Outbox:
     def _attempt_main(self, item: Item) -> _Result:
         self._take_turn()
         if item.generation is None and item.may_return:
-            found = self._bucket.generation(item.name)
-            if not isinstance(found, Deletion):
-                return _Seen(found)
+            found = self._bucket.find(item.name)
+            if isinstance(found, StoredObject):
+                if found.created_at <= item.requested_at:
+                    return found
+                # Uploaded since; its row may be about to come.
+                found = Deletion(Answer.CHANGED)
         else:
             found = self._bucket.delete(item.name, item.generation)
         return self._with_conversion(item, found.answer) if _STATES[found.answer] in _DONE else found
@@ -194,6 +210,8 @@ class Outbox:
     def _with_conversion(self, item: Item, main: Answer) -> _Result:
         """The conversion goes whatever became of the object: it is that of a source file whose row is gone."""
         if item.conversion is not None:
+            if self._ctx.time_left() <= 0:
+                return _Half(main, Deletion(Answer.BUSY, "time ran out"))
             self._take_turn()
             conversion = self._bucket.delete(item.conversion, None)
             if _STATES[conversion.answer] not in _DONE:
@@ -224,15 +242,15 @@ class Outbox:
             raise result
         if isinstance(result, _Half):
             item, result = replace(item, main=result.main), result.conversion
-        if isinstance(result, _Seen):
+        if isinstance(result, StoredObject):
             self._failures = 0
             self._seen.append(replace(item, generation=result.generation))
         elif result.answer is Answer.BUSY:
-            self._failures += 1
+            self._failures += self._ctx.time_left() > 0
             self._reason = result.reason
             if result.too_fast:
                 self._pace.slow_down(0.0)
-            if item.tries + 1 < _TRIES:
+            if item.tries + 1 < _TRIES and self._ctx.time_left() > 0:
                 wait = min(_FIRST_WAIT_SECONDS * 2**item.tries, _LONGEST_WAIT_SECONDS)
                 again = replace(item, tries=item.tries + 1)
                 heapq.heappush(self._later, (self._ctx.timer.seconds() + wait, item.id, again))
@@ -257,7 +275,6 @@ class Outbox:
         if not self._settling:
             return
         moment = self._ctx.moment()
-        copies, until = self._copies()
         with self._ctx.batch(durable=False) as batch:
             states = [_STATES[result.answer] for _, result in self._settling]
             rows = batch.rows(
@@ -268,20 +285,42 @@ class Outbox:
                 done=[state in _DONE for state in states],
                 waits=[_wait(item, result) for item, result in self._settling],
                 errors=[result.reason for _, result in self._settling],
+                # Of an object that is decided, what is left to do is its conversion.
+                rests=[item.conversion if item.main is not None else None for item, _ in self._settling],
+                gone=[item.main is Answer.DELETED for item, _ in self._settling],
             )
             erasures = sorted({key for row in rows for key in row["erasures"] if key is not None})
-            if erasures:
-                batch.execute(
-                    STATEMENTS["complete_erasures"],
-                    erasures=erasures,
-                    moment=moment,
-                    copies=copies,
-                    copies_until=until and moment + until,
-                )
+            self._complete(batch, erasures, moment)
             for row in rows:
                 self._count(batch.counted, row)
+        for item, result in self._settling:
+            if result.answer is Answer.REFUSED:
+                self._ctx.item_failed(f"row {item.id} of object_deletions", f"the bucket refused: {result.reason}")
         self._held -= {item.id for item, _ in self._settling}
         self._settling = []
+
+    def _complete_left(self) -> None:
+        """Complete the erasures of which no object is open, and which nobody completed: who should have, was killed."""
+        with self._ctx.reading() as transaction:
+            erasures = [row["id"] for row in transaction.rows(STATEMENTS["find_left_erasures"], size=_CLAIM)]
+        if erasures:
+            with self._ctx.batch(durable=False) as batch:
+                self._complete(batch, erasures, self._ctx.moment())
+
+    def _complete(self, batch: Batch, erasures: Sequence[int], moment: datetime) -> None:
+        if not erasures:
+            return
+        # In a statement of its own: of two runs that settle the last objects of an erasure, the later one then sees
+        # what the other did.
+        batch.rows(STATEMENTS["lock_erasures"], erasures=erasures)
+        copies, until = self._copies()
+        batch.execute(
+            STATEMENTS["complete_erasures"],
+            erasures=erasures,
+            moment=moment,
+            copies=copies,
+            copies_until=until and moment + until,
+        )
 
     def _count(self, counted: dict[str, int], row: Row) -> None:
         number, state = row["number"], row["state"]
@@ -312,13 +351,22 @@ class Outbox:
 
 
 def what_is_open(transaction: Transaction, bucket: str) -> Row:
-    """How many objects wait to leave a bucket (`open`), and how many of them nothing speaks against (`pending`)."""
+    """How many objects wait to leave a bucket (`open`): those that something keeps (`kept`), and those `pending`."""
     (row,) = transaction.rows(STATEMENTS["what_is_open"], bucket=bucket)
     return row
 
 
+def open_gauges(opened: Row) -> dict[str, int]:
+    """The gauges that tell of what is open."""
+    return {"open_objects": opened["open"], "kept_objects": opened["kept"]}
+
+
+def _hangs_on(row: Row) -> list[str]:
+    return [row[name] for name in ("source_file_id", "job_run_id") if row[name] is not None]
+
+
 def _item(row: Row) -> Item:
-    names = ("id", "generation", "kind", "source_file_id", "job_run_id", "attempts")
+    names = ("id", "generation", "kind", "source_file_id", "job_run_id", "attempts", "requested_at")
     return Item(name=row["object_name"], **{name: row[name] for name in names})
 
 

@@ -28,13 +28,15 @@ def page_of(ctid: str) -> int:
 class PageRanges:
     """Ranges of the pages from `start` to before `pages`, as pairs of ctids (from, up to but without).
 
-    `seconds` is how long the work on one range should take; callers tell with `took` how long it did.
+    `seconds` is how long the work on one range should take; callers tell with `took` how long it did. No range is made
+    smaller than `fewest` pages for that: on a busy machine a range of any size is slow, and small ones take longest.
     """
 
-    def __init__(self, pages: int, *, first: int, most: int, seconds: float, start: int = 0) -> None:
+    def __init__(self, pages: int, *, first: int, most: int, seconds: float, start: int = 0, fewest: int = 1) -> None:
         self._start = start
         self._pages = pages
         self._size = first
+        self._fewest = fewest
         self._most = most
         self._seconds = seconds
 
@@ -49,4 +51,4 @@ class PageRanges:
     def took(self, seconds: float) -> None:
         """Note how long the last range took: the next one is larger or smaller, by no more than half or double."""
         ratio = min(2.0, max(0.5, self._seconds / max(seconds, 0.0001)))
-        self._size = max(1, min(self._most, int(self._size * ratio)))
+        self._size = max(self._fewest, min(self._most, int(self._size * ratio)))

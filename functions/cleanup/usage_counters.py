@@ -44,7 +44,8 @@ def run(ctx: Context) -> JobResult:
     would = found.due if ctx.limit is None else min(found.due, ctx.limit)
     if ctx.dry_run:
         return _dry_run(ctx, cutoff, found, would, may)
-    check("usage counters", would, found.total, may)
+    # All that is due counts, whatever the run's limit: many small runs must not do what one may not.
+    check(ctx.job.cli, "usage counters", found.due, found.total, may)
     sweep = _Sweep(ctx, cutoff, found, min(may, ctx.limit or may))
     left = sweep.run()
     if ctx.limit is None:
@@ -66,7 +67,7 @@ def _dry_run(ctx: Context, cutoff: datetime, found: "_Found", would: int, may: i
     if ctx.limit is None:
         ctx.counts.update(count_old(ctx))
     said = f"Dry run: would delete {_counters(would, cutoff)}"
-    if would > may:
+    if found.due > may:
         said += f"; a run would refuse that, because at most {may} may go in one"
     return JobResult(said, gauges={"due_count": found.due})
 

@@ -145,7 +145,7 @@ def judge_erasure(
     expected, moved = _without(before, {run: asked.only_content[run] for run in gone})
     parents = _idle_parents(expected, now) if job == "abandoned_cleanup" else set()
     _delete_jobs(expected, parents)
-    _drain(expected)
+    _drain(expected, now)
     wrong += differences(expected, after)
     if counts is not None:
         told = {"jobs_cleaned": len(gone), "held": len(asked.held), "waiting_on_draft": len(stayed)}
@@ -153,7 +153,7 @@ def judge_erasure(
         if job == "abandoned_cleanup":
             told["parents_deleted"] = len(parents)
         wrong += _miscounted(told, counts)
-    return wrong + judge_outbox(after)
+    return wrong + judge_outbox(after, now)
 
 
 def _went(before: State, after: State, run: str, only_content: bool) -> bool:
@@ -261,12 +261,20 @@ def _mend(state: State) -> None:
 # ---- the outbox
 
 
-def _drain(state: State) -> None:
-    """Take away what the open rows of the outbox stand for, but for what is needed again."""
+def _drain(state: State, now: datetime) -> None:
+    """Take away what the open rows of the outbox stand for, but for what is needed again, or held."""
     for row in state.open_rows():
         for name in _names(row):
-            if name in state.objects and _may_go(state, row, name):
+            if name in state.objects and _may_go(state, row, name) and not _is_row_held(state, row, now):
                 del state.objects[name]
+
+
+def _is_row_held(state: State, row: Row, now: datetime) -> bool:
+    """What an erasure left behind has no row that a hold could keep; all else may be held since it was found."""
+    if row["erasure_id"] is not None:
+        return False
+    hangs_on = {row["source_file_id"], row["job_run_id"]} - {None}
+    return _is_object_held(state, row["object_name"], now, hangs_on)
 
 
 def _names(row: Row) -> Iterator[str]:
@@ -285,9 +293,13 @@ def _may_go(state: State, row: Row, name: str) -> bool:
     return not named
 
 
-def judge_outbox(state: State) -> list[str]:
-    """What is wrong with our own records after a run that completed: nothing is open, and no name is kept."""
-    wrong = [f"{row['object_name']} is still to go ({row['state']})" for row in state.open_rows()]
+def judge_outbox(state: State, now: datetime) -> list[str]:
+    """What is wrong with our own records after a run that completed: only what is held is open, and no name is kept."""
+    wrong = [
+        f"{row['object_name']} is still to go ({row['state']})"
+        for row in state.open_rows()
+        if not (row["state"] == "held" and _is_row_held(state, row, now))
+    ]
     for row in state.tables["maintenance.object_deletions"]:
         if row["done_at"] is not None and re.fullmatch("[0-9a-f]{64}", row["object_name"]) is None:
             wrong.append(f"the name {row['object_name']} is kept")
@@ -316,7 +328,7 @@ def judge_erasures(state: State) -> list[str]:
 def judge_artifacts(before: State, after: State, now: datetime, counts: Mapping[str, int] | None = None) -> list[str]:
     """What is wrong after an artifact_cleanup that completed."""
     expected = before.copied()
-    _drain(expected)
+    _drain(expected, now)
     kinds = {name: kind for name in before.objects if (kind := _kind(before, name, now)) is not None}
     held = {name for name in kinds if _is_object_held(before, name, now)}
     for name in kinds:
@@ -328,7 +340,7 @@ def judge_artifacts(before: State, after: State, now: datetime, counts: Mapping[
         for kind in ("zip", "conversion", "temp_upload", "orphan"):
             told[f"{kind}s_cleaned"] = sum(1 for name in kinds if kinds[name] == kind and name not in held)
         wrong += _miscounted(told, counts)
-    return wrong + judge_outbox(after)
+    return wrong + judge_outbox(after, now)
 
 
 def must_refuse(before: State) -> bool:
@@ -351,18 +363,24 @@ def _kind(state: State, name: str, now: datetime) -> str | None:
     return "orphan" if top in ("jobs", "imports") and age > 14 * DAY else None
 
 
-def _is_object_held(state: State, name: str, now: datetime) -> bool:
-    """Held through its row, or through what its name says of jobs, runs, files and users."""
+def _is_object_held(state: State, name: str, now: datetime, hangs_on: Collection[str] = ()) -> bool:
+    """Held through a row, or through what its name says of jobs, runs, files and users.
+
+    Of which nothing tells whose it is stays as long as anything of a user or a job is held.
+    """
     if name.startswith("temp_uploads/"):
-        user = name.split("/")[1]
-        return any(hold["scope"] == "user" and hold["subject"] == user for hold in _holds(state, now))
-    runs, files = state.by_id("job_runs"), state.by_id("source_files")
-    owners = {file["job_run_id"] for file in files.values() if file["gcs_object_name"] == name}
-    parts = {part.split(".")[0] for part in name.split("/")}
+        rest = name.removeprefix("temp_uploads/")
+        return any(hold["scope"] == "user" and rest.startswith(hold["subject"] + "/") for hold in _holds(state, now))
+    runs, files, jobs = (state.by_id(table) for table in ("job_runs", "source_files", "extraction_jobs"))
+    owners = {file["job_run_id"] for file in files.values() if file["gcs_object_name"] == name} | {*hangs_on}
+    parts = {part.split(".")[0] for part in name.split("/")} | owners
     owners |= {files[part]["job_run_id"] for part in parts if part in files}
-    return any(
+    if any(
         _is_held(state, now, run=part, job=runs[part]["job_id"] if part in runs else part) for part in owners | parts
-    )
+    ):
+        return True
+    is_known = any(each in runs or each in jobs or each in files for each in {name.split("/")[1], *owners})
+    return not is_known and any(hold["scope"] in ("user", "job") for hold in _holds(state, now))
 
 
 # ---- usage_counter_cleanup
@@ -417,7 +435,7 @@ def judge_crash(before: State, after: State, job: str, now: datetime) -> list[st
             wrong.append("a counter changed")
     waiting = {name for row in after.open_rows() for name in _names(row)}
     drained = expected.copied()
-    _drain(drained)
+    _drain(drained, now)
     for name in before.objects:
         if name not in after.objects and name not in may_go:
             wrong.append(f"{name} is gone")
@@ -430,7 +448,7 @@ def judge_crash(before: State, after: State, job: str, now: datetime) -> list[st
 def _may_be_gone(before: State, expected: State, job: str, now: datetime) -> set[str]:
     drained = expected.copied()
     if job != "usage_counter_cleanup":
-        _drain(drained)
+        _drain(drained, now)
     if job == "artifact_cleanup":
         for name in before.objects:
             if _kind(before, name, now) is not None and not _is_object_held(before, name, now):

@@ -250,10 +250,26 @@ def test_what_an_operator_allows_may_go_and_no_more(world: CleanupWorld, job: st
 
 
 @both
-def test_a_limit_within_the_guard_may_go(world: CleanupWorld, job: str) -> None:
-    due(world, job, 6)
-    outcome = world.run(job, {"MAX_DELETE_FLOOR": "1"}, limit=3)
-    assert (outcome.status, outcome.counts["jobs_cleaned"]) == (Status.COMPLETED, 3)
+def test_many_limited_runs_do_not_do_what_one_may_not(world: CleanupWorld, job: str) -> None:
+    runs = due(world, job, 6)
+    changes = {"MAX_DELETE_FLOOR": "3", "MAX_DELETE_FRACTION": "0.1"}
+    assert world.run(job, changes, limit=3).status is Status.REFUSED
+    assert world.count("job_runs") >= len(runs)
+    dry = world.run(job, changes, dry_run=True)
+    assert (dry.status, "a run would refuse that" in dry.message) == (Status.COMPLETED, True)
+
+
+def test_the_guard_counts_the_jobs_that_the_run_itself_would_leave_empty(world: CleanupWorld) -> None:
+    """Four drafts of a hundred runs are few, and their four jobs of five are not."""
+    busy = world.job("bob", age=1)
+    for _ in range(40):
+        world.submitted(busy, age=1)
+    for _ in range(4):
+        world.draft(world.job())
+    outcome = world.run("abandoned_cleanup", {"MAX_DELETE_FLOOR": "3", "MAX_DELETE_FRACTION": "0.5"})
+    assert (outcome.status, outcome.details["would_delete"]) == (Status.REFUSED, 4)
+    assert "extraction jobs" in outcome.message
+    assert world.count("extraction_jobs") == 5
 
 
 def test_over_http_the_guard_answers_500_and_nobody_can_lift_it(world: CleanupWorld, functions: Functions) -> None:
@@ -408,4 +424,4 @@ def test_the_health_check_says_what_waits(world: CleanupWorld, job: str) -> None
     module = REGISTRY[job].load()
     with environment.services.database.transaction(read_only=True) as transaction:
         waiting = module.waiting(transaction, NOON, environment.services.settings)
-    assert waiting == {"due_count": 2, "held": 1, "open_objects": 0}
+    assert waiting == {"due_count": 2, "held": 1, "open_objects": 0, "kept_objects": 0}

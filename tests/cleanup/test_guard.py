@@ -28,13 +28,13 @@ def test_an_operators_number_stands_for_both(total: int, floor: int, number: int
 @given(st.integers(0, 10**6), st.integers(0, 10**6))
 def test_only_what_is_more_than_may_go_is_refused(would: int, may: int) -> None:
     if would <= may:
-        check("runs", would, would, may)
+        check("period", "runs", would, would, may)
         return
     with pytest.raises(Refused) as refused:
-        check("runs", would, would + 1, may)
+        check("period", "runs", would, would + 1, may)
     assert (refused.value.would_delete, refused.value.allowed) == (would, may)
     assert f"{would} of {would + 1} runs would be deleted, and at most {may} may" in str(refused.value)
-    assert "--allow-deletes" in str(refused.value)
+    assert "ops run period --allow-deletes" in str(refused.value)
 
 
 @pytest.mark.parametrize(("share", "total", "may"), [(0.29, 100, 29), (0.57, 100, 57), (0.07, 100, 7), (0.5, 5, 2)])

@@ -11,7 +11,7 @@ def test_a_zip_whose_row_went_before_its_object_is_an_orphan(world: CleanupWorld
     """It was in the outbox as a ZIP when a run died, and the service deleted its job before the next."""
     keep = world.submitted(world.job())
     world.file(keep)
-    world.hold("job", str(world.database.value("SELECT job_id FROM job_runs")))
+    world.hold("run", keep)
     name = world.put("jobs/x/a.zip", age=100)
     world.add_maintenance(
         "object_deletions", bucket=world.bucket, object_name=name, kind="zip", run_id=1,

@@ -119,10 +119,23 @@ def test_a_name_that_no_table_can_hold_is_told_and_holds_nothing_up(world: Clean
     for name in names:
         world.put(name)
     other = world.put("imports/x/a")
+    # Of these nobody need hear: they are not ours, or not due.
+    names |= {world.put("backups/\0"), world.put("imports/x/b\0", age=1)}
     environment = world.environment()
     outcome = environment.run("artifact_cleanup")
     assert (outcome.status, outcome.counts["artifacts_cleaned"]) == (Status.COMPLETED, 1)
-    assert outcome.counts["failed_count"] == 2
-    assert "delete it by hand" in environment.log
+    told = [line for line in environment.lines() if line.get("event") == "attention"]
+    assert sum(line["count"] for line in told) == 2
+    assert "Delete them by hand" in told[0]["message"]
     assert names <= world.objects()
     assert other not in world.objects()
+
+
+@pytest.mark.parametrize("name", [".", ".."])
+def test_a_name_that_no_object_can_have_is_never_part_of_an_address(world: CleanupWorld, name: str) -> None:
+    """As the end of an address they would mean the bucket itself, or all its objects."""
+    world.file(world.draft(world.job()), name, stored=False)
+    world.run("abandoned_cleanup")
+    assert [row["state"] for row in world.outbox()] == ["absent"]
+    deleted = [request.path for request in world.front.requests if request.method == "DELETE"]
+    assert all("/o/jobs%2F" in path for path in deleted)

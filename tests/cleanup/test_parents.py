@@ -99,9 +99,9 @@ def test_a_run_added_while_the_job_was_being_looked_at_keeps_it(
     job = world.job()
     delete = parents._delete
 
-    def late(*arguments: object) -> None:
+    def late(*arguments: object) -> int:
         world.draft(job, age=0)
-        delete(*arguments)  # type: ignore[arg-type]
+        return delete(*arguments)  # type: ignore[arg-type]
 
     monkeypatch.setattr(parents, "_delete", late)
     outcome = world.run("abandoned_cleanup")

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from functions.cleanup.sharing import Link, Move, decide_sharing
+from functions.cleanup.sharing import Move, Shared, Sharing, User, decide_sharing
 from shared.outcome import Status
 from tests.support.cleanup import CleanupWorld
 from tests.support.clock import NOON
@@ -237,6 +237,30 @@ MADE = st.fixed_dictionaries({run: st.integers(0, 3).map(lambda number: NOON + t
 OWNERS = st.lists(st.sampled_from(RUNS), max_size=6)
 
 
+@dataclass(frozen=True)
+class Link:
+    """A file of a run that another run uses."""
+
+    file_id: str
+    owner: str
+    user_run: str
+    submitted: bool
+    created_at: datetime
+
+
+def decided_for(candidates: set[str], links: Sequence[Link]) -> Sharing:
+    """The decision, from the links put together as the database does."""
+    users_of: dict[tuple[str, str], list[str]] = {}
+    for link in links:
+        users_of.setdefault((link.owner, link.file_id), []).append(link.user_run)
+    files_of: dict[tuple[str, tuple[str, ...]], list[str]] = {}
+    for (owner, file), users in users_of.items():
+        files_of.setdefault((owner, tuple(sorted(users))), []).append(file)
+    shared = [Shared(owner, files, users) for (owner, users), files in files_of.items()]
+    known = {link.user_run: User(link.user_run, link.submitted, link.created_at) for link in links}
+    return decide_sharing(candidates, shared, known)
+
+
 @st.composite
 def worlds(draw: st.DrawFn) -> tuple[set[str], list[Link]]:
     """Runs that would go, and the links of other runs to the files of each."""
@@ -261,7 +285,7 @@ def users_that_stay(links: Sequence[Link], file: str, going: set[str]) -> list[L
 @given(worlds())
 def test_what_is_decided_loses_no_file_and_lets_no_run_wait_for_nothing(drawn: tuple[set[str], list[Link]]) -> None:
     candidates, links = drawn
-    decided = decide_sharing(candidates, links)
+    decided = decided_for(candidates, links)
     assert decided.going | decided.waiting == candidates
     assert not decided.going & decided.waiting
     moves = {move.file_id: move for move in decided.moves}
@@ -285,7 +309,7 @@ def test_what_is_decided_loses_no_file_and_lets_no_run_wait_for_nothing(drawn: t
 def test_nothing_waits_that_could_go_as_well(drawn: tuple[set[str], list[Link]]) -> None:
     """A run that waits is itself a user that stays, and may be the submitted one that another can leave its file to."""
     candidates, links = drawn
-    decided = decide_sharing(candidates, links)
+    decided = decided_for(candidates, links)
     for run in decided.waiting:
         going = decided.going | {run}
         stuck = [
@@ -296,3 +320,27 @@ def test_nothing_waits_that_could_go_as_well(drawn: tuple[set[str], list[Link]])
             and not any(link.submitted for link in staying)
         ]
         assert stuck
+
+
+def test_a_user_that_is_gone_meanwhile_uses_nothing() -> None:
+    decided = decide_sharing({"a"}, [Shared("a", ["file"], ["b"])], {})
+    assert (decided.going, decided.waiting, decided.moves) == ({"a"}, set(), [])
+
+
+def test_a_year_of_daily_appends_is_decided_with_one_look_at_each_use() -> None:
+    """Each run uses the files of all before it, and only a draft is left: all wait, and none is asked over and over."""
+    runs = [f"run {number:03}" for number in range(365)]
+    looks = 0
+
+    class Counted(dict[str, User]):
+        def __getitem__(self, run: str) -> User:
+            nonlocal looks
+            looks += 1
+            return super().__getitem__(run)
+
+    users = Counted({run: User(run, True, NOON) for run in runs} | {"draft": User("draft", False, NOON)})
+    shared = [Shared(run, ["file"], [*runs[number + 1 :], "draft"]) for number, run in enumerate(runs)]
+    decided = decide_sharing(runs, shared, users)
+    assert looks == sum(len(each.users) for each in shared)
+    # The last one waits for the draft. It was submitted, so that all others leave it their files.
+    assert (decided.waiting, len(decided.moves)) == ({runs[-1]}, 364)

@@ -91,9 +91,9 @@ class _Bucket(GcsBucket):
             self.death.step()
             yield page
 
-    def generation(self, name: str) -> int | Deletion:
+    def find(self, name: str) -> StoredObject | Deletion:
         """As the parent's."""
-        return Deletion(BucketAnswer.BUSY) if self.death.step_of_a_thread() else super().generation(name)
+        return Deletion(BucketAnswer.BUSY) if self.death.step_of_a_thread() else super().find(name)
 
     def delete(self, name: str, generation: int | None) -> Deletion:
         """As the parent's."""

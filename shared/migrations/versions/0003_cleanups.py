@@ -28,6 +28,20 @@ def upgrade() -> None:
         """
     )
     op.execute("COMMENT ON TABLE maintenance.holds IS 'What no cleanup may take: of a user, a job or a run.'")
+    # Batches hold this lock shared, from before they look for holds until they have committed.
+    op.execute(
+        """
+        CREATE FUNCTION maintenance.wait_for_batches() RETURNS trigger LANGUAGE plpgsql AS $$
+        BEGIN
+            PERFORM pg_advisory_xact_lock(hashtext('maintenance.holds'), 0);
+            RETURN NULL;
+        END $$
+        """
+    )
+    op.execute(
+        "CREATE TRIGGER wait_for_batches BEFORE INSERT OR UPDATE ON maintenance.holds "
+        "FOR EACH STATEMENT EXECUTE FUNCTION maintenance.wait_for_batches()"
+    )
     op.execute(
         """
         CREATE TABLE maintenance.operator_actions (
@@ -66,6 +80,7 @@ def upgrade() -> None:
         "them the bucket still keeps: with versions for as long as the bucket''s owner lets it.'"
     )
     op.execute("CREATE INDEX erasures_user ON maintenance.erasures (user_hash)")
+    op.execute("CREATE INDEX erasures_open ON maintenance.erasures (id) WHERE completed_at IS NULL")
     op.execute(
         """
         CREATE TABLE maintenance.object_deletions (

@@ -1,0 +1,98 @@
+"""What is written of an object that is done with, by two runs at once, in two attempts, or after it came back."""
+
+import pytest
+
+from functions.cleanup.outbox import Outbox
+from shared.outcome import Status
+from tests.support.cleanup import CleanupWorld
+
+
+def test_two_runs_that_settle_the_last_objects_of_an_erasure_at_once_complete_it(
+    world: CleanupWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While one run is about to commit that an object is gone, one of another job settles the other object."""
+    run = world.draft(world.job())
+    files = [world.file(run), world.file(run)]
+    last = world.object_of(files[1])
+    world.front.fail(503, name=last, times=5)
+    complete = Outbox._complete
+    others: list[Status] = []
+
+    def complete_late(outbox: Outbox, *arguments: object) -> None:
+        if not others and arguments[1]:
+            others.append(Status.FAILED)
+            world.front.clear()
+            world.clock.advance(hours=1)
+            world.database.execute("UPDATE maintenance.object_deletions SET claimed_until = NULL WHERE done_at IS NULL")
+            others[0] = world.run("opt_out_cleanup").status
+        complete(outbox, *arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Outbox, "_complete", complete_late)
+    world.run("abandoned_cleanup")
+    world.run("opt_out_cleanup")
+    assert others
+    (record,) = world.erasures()
+    assert record["completed_at"] is not None
+    assert record["objects"] == 2
+
+
+def test_an_erasure_that_nobody_completed_is_completed_by_the_next_run(world: CleanupWorld) -> None:
+    world.file(world.draft(world.job()))
+    world.run("abandoned_cleanup")
+    world.database.execute("UPDATE maintenance.erasures SET completed_at = NULL, copies = NULL")
+    world.run("opt_out_cleanup")
+    (record,) = world.erasures()
+    assert (record["completed_at"] is not None, record["copies"]) == (True, "none")
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+def test_a_conversion_that_goes_later_than_its_file_changes_nothing_of_the_record(
+    world: CleanupWorld, is_there: bool
+) -> None:
+    run = world.draft(world.job())
+    file = world.file(run)
+    conversion = world.conversion(file)
+    world.front.fail(503, name=conversion)
+    world.run("abandoned_cleanup")
+    (row,) = world.outbox()
+    assert (row["state"], row["object_name"], row["bytes"]) == ("pending", conversion, 10)
+    world.front.clear()
+    world.clock.advance(hours=1)
+    if not is_there:
+        world.front.fail(404, name=conversion, message="No such object")
+    world.run("abandoned_cleanup")
+    (record,) = world.erasures()
+    assert (record["objects"], record["bytes"], record["completed_at"]) == (1, 10, world.clock.now())
+
+
+def test_the_conversion_of_a_file_that_moved_belongs_to_the_erasure_of_its_old_run(world: CleanupWorld) -> None:
+    old = world.submitted(world.job(), age=90, persist_data=False)
+    file = world.file(old)
+    world.task(old, file)
+    conversion = world.conversion(file)
+    world.appended(old, age=50)
+    world.front.fail(503, name=conversion)
+    world.run("opt_out_cleanup")
+    assert world.erasures()[0]["completed_at"] is None
+    world.front.clear()
+    world.clock.advance(hours=1)
+    world.run("opt_out_cleanup")
+    (record,) = world.erasures()
+    assert (record["objects"], record["bytes"], record["completed_at"]) == (1, 0, world.clock.now())
+
+
+def test_what_is_uploaded_again_before_its_row_comes_stays(world: CleanupWorld) -> None:
+    """A draft's content goes, the draft stays for its automation, and its user imports the same file once more."""
+    job = world.job()
+    world.automation(job)
+    run = world.draft(job, status="cancelled", persist_data=False)
+    name = f"imports/{run}/d1_a.pdf"
+    world.file(run, name)
+    world.front.fail(503)
+    world.run("opt_out_cleanup")
+    world.front.clear()
+    world.clock.advance(minutes=30)
+    world.put(name, age=0)
+    world.front.created[name] = world.clock.now()
+    outcome = world.run("opt_out_cleanup")
+    assert (outcome.counts["objects_superseded"], name in world.objects()) == (1, True)
