@@ -44,7 +44,7 @@ def run(ctx: Context) -> JobResult:
     if ctx.dry_run:
         return _dry_run(ctx, bucket)
     sweep = _Sweep(ctx, bucket, _load(ctx, bucket))
-    if sweep.is_for_all:
+    if sweep.is_for_all and sweep.is_any_file_there():
         # A sweep may take all the time there is, for several attempts.
         outbox.drain()
     try:
@@ -225,16 +225,20 @@ class _Sweep:
             return
         progress.may_orphans = allowed(progress.listed, cleanup.orphan_max_fraction, cleanup.orphan_max_floor, None)
         if orphans > progress.may_orphans:
-            raise self._too_many(orphans, "Nothing was deleted")
+            raise self._too_many(orphans, "None of them was deleted")
         progress.may_artifacts = allowed(progress.listed, cleanup.max_fraction, cleanup.max_floor, None)
         if artifacts > progress.may_artifacts:
-            raise self._too_many_artifacts(artifacts, "Nothing was deleted")
+            raise self._too_many_artifacts(artifacts, "None of them was deleted")
+
+    def is_any_file_there(self) -> bool:
+        """Whether any row names an object."""
+        with self._ctx.reading() as transaction:
+            (row,) = transaction.rows(STATEMENTS["is_any_file_there"])
+        return bool(row["there"])
 
     def _refuse_without_rows(self) -> None:
         progress = self.progress
-        with self._ctx.reading() as transaction:
-            (row,) = transaction.rows(STATEMENTS["is_any_file_there"])
-        if progress.listed and not row["there"]:
+        if progress.listed and not self.is_any_file_there():
             raise Refused(
                 f"Refused: no row of source_files names an object, and the bucket {self._bucket.name} has "
                 f"{progress.listed}. Nothing was deleted. Check that DATABASE_URL names the service's database.",

@@ -41,7 +41,7 @@ def assert_refused(outcome: Outcome, would_delete: int, allowed: int) -> None:
     answer = outcome.as_json()
     assert (answer["status"], answer["success"]) == ("refused", False)
     assert (answer["would_delete"], answer["allowed"]) == (would_delete, allowed)
-    assert "othing was deleted" in outcome.message
+    assert "was deleted" in outcome.message
 
 
 # ---- another database
