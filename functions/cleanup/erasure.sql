@@ -57,7 +57,8 @@ GROUP BY job_run_id;
 -- name: find_shared
 -- Which files of these runs are used by tasks of other runs: for each owner, together those that the same runs use. (Nearly
 -- all links are to tasks of the file's own run. Those tasks are read by their run, as the deletion does it: to look each up
--- by its id would read a page of an index for each that nothing else here needs.)
+-- by its id would read a page of an index for each that nothing else here needs. The few others are looked up one by one,
+-- because a join with them would read all tasks there are.)
 WITH own AS MATERIALIZED (
     SELECT id, job_run_id FROM extraction_tasks WHERE job_run_id = ANY (CAST(:runs AS uuid[]))
 ), foreign_link AS MATERIALIZED (
@@ -72,9 +73,10 @@ FROM (
     SELECT CAST(use.owner AS text) AS owner, CAST(use.file_id AS text) AS file_id,
            array_agg(CAST(use.user_run AS text) ORDER BY use.user_run) AS users
     FROM (
-        SELECT DISTINCT link.file_id, link.owner, task.job_run_id AS user_run
+        SELECT DISTINCT
+            link.file_id, link.owner,
+            (SELECT task.job_run_id FROM extraction_tasks AS task WHERE task.id = link.task_id) AS user_run
         FROM foreign_link AS link
-        JOIN extraction_tasks AS task ON task.id = link.task_id
     ) AS use
     GROUP BY use.owner, use.file_id
 ) AS used
