@@ -1,0 +1,73 @@
+# The jobs as functions/jobs.json declares them, with what this installation changes, and the arithmetic that the
+# conditions in scheduler.tf need.
+
+locals {
+  root     = "${path.module}/../.."
+  declared = { for job in jsondecode(file("${local.root}/functions/jobs.json")) : job.name => job }
+
+  # Google's names take no underscore.
+  slugs = { for name in keys(local.declared) : name => replace(name, "_", "-") }
+
+  changed = {
+    for name, job in local.declared : name => {
+      schedule        = lookup(var.schedules, name, job.schedule)
+      timeout_seconds = coalesce(try(var.attempts[name].timeout_seconds, null), job.timeout_seconds)
+      retries         = coalesce(try(var.attempts[name].retries, null), job.retries)
+    }
+  }
+  jobs = { for name, job in local.declared : name => merge(job, local.changed[name]) }
+
+  # A run that is cut off still needs its answer to travel: 90 s.
+  answer_seconds = 90
+  deadlines = {
+    for name, job in local.jobs :
+    name => coalesce(try(var.attempts[name].deadline_seconds, null), job.timeout_seconds + local.answer_seconds)
+  }
+
+  # Cloud Scheduler doubles the wait before each retry, from the first to the longest.
+  backoff_first_seconds   = 30
+  backoff_longest_seconds = 240
+  backoff_doublings       = 3
+  longest_firing_seconds = {
+    for name, job in local.jobs : name => (job.retries + 1) * local.deadlines[name] + sum(concat([0], [
+      for retry in range(job.retries) : min(local.backoff_longest_seconds, local.backoff_first_seconds * pow(2, retry))
+    ]))
+  }
+
+  # ---- cron: the shortest time between two firings ----
+
+  cron_bounds  = [[0, 59], [0, 23], [1, 31], [1, 12], [0, 6]]
+  cron_numbers = ["[0-5]?[0-9]", "(?:1?[0-9]|2[0-3])", "(?:[1-9]|[12][0-9]|3[01])", "(?:[1-9]|1[0-2])", "[0-6]"]
+  cron_parts   = [for n in local.cron_numbers : "(?:\\*(?:/[1-9][0-9]?)?|${n}(?:-${n}(?:/[1-9][0-9]?)?)?)"]
+  cron_pattern = "^${join(" ", [for part in local.cron_parts : "${part}(?:,${part})*"])}$"
+
+  # Each field as the numbers that it stands for. A part that counts backwards (5-3), or is not understood, stands for
+  # none, and the condition in scheduler.tf refuses an empty field.
+  cron_fields = {
+    for name, job in local.jobs : name => [
+      for index, field in split(" ", job.schedule) : distinct(flatten([
+        for part in split(",", field) : try(range(
+          startswith(part, "*") ? local.cron_bounds[index][0] : tonumber(split("-", split("/", part)[0])[0]),
+          1 + (startswith(part, "*") ? local.cron_bounds[index][1] : tonumber(reverse(split("-", split("/", part)[0]))[0])),
+          try(tonumber(split("/", part)[1]), 1),
+        ), [])
+      ]))
+    ]
+  }
+  # The minutes of a week at which a job may fire, in order. Where a day of the month is given, or a month, every day
+  # counts: then the result is no longer than the true interval, which is the safe side.
+  cron_minutes = {
+    for name, fields in local.cron_fields : name => try([
+      for minute in sort(flatten([
+        for day in(split(" ", local.jobs[name].schedule)[2] == "*" ? fields[4] : range(7)) : [
+          for hour in fields[1] : [for minute in fields[0] : format("%05d", day * 1440 + hour * 60 + minute)]
+        ]
+      ])) : tonumber(minute)
+    ], [])
+  }
+  shortest_interval_seconds = {
+    for name, minutes in local.cron_minutes : name => length(minutes) == 0 ? 0 : 60 * min([
+      for index, minute in minutes : try(minutes[index + 1], minutes[0] + 7 * 1440) - minute
+    ]...)
+  }
+}
