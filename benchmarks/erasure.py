@@ -131,7 +131,7 @@ class _Services(TimedServices):
     is_closed = True
 
     @property
-    def bucket(self) -> _Bucket:  # type: ignore[override]
+    def bucket(self) -> _Bucket:  # type: ignore[override]  # a stand-in of it
         """As the parent's."""
         return _Bucket(closed=self.is_closed)
 
@@ -150,7 +150,7 @@ def job(name: str) -> Measured:
 
 def drain() -> Measured:
     """What the outbox costs when the bucket takes no time: the pace, which is there for the bucket, is left out."""
-    outbox._RATE = outbox._FIRST_RATE = _AS_FAST_AS_IT_GOES  # type: ignore[assignment]
+    outbox._RATE = outbox._FIRST_RATE = _AS_FAST_AS_IT_GOES  # type: ignore[assignment]  # they are whole numbers there
     outcome, measured = run_timed(_DrainingServices, "opt_out_cleanup")
     if outcome.status is not Status.COMPLETED:
         raise RuntimeError(outcome.message)

@@ -222,7 +222,7 @@ def bare(names_file: str) -> Measured:
 
     client = Client(
         project="bench",
-        credentials=AnonymousCredentials(),  # type: ignore[no-untyped-call]
+        credentials=AnonymousCredentials(),  # type: ignore[no-untyped-call]  # the library has no types
         client_options={"api_endpoint": os.environ["STORAGE_EMULATOR_HOST"]},
     )
     client._http.mount("http://", HTTPAdapter(pool_maxsize=_THREADS))

@@ -134,6 +134,11 @@ class Context:
         with self.database.transaction(read_only=True) as transaction:
             yield transaction
 
+    def attention(self, message: str, **fields: object) -> None:
+        """Log, with figures, what a person must look at or decide about."""
+        run_id = self.fence.run_id if self.fence else None
+        self.log.write("WARNING", message, event="attention", job=self.job.name, run_id=run_id, **fields)
+
     def item_failed(self, item: str, reason: str) -> None:
         """Count one item that could not be done, and log why. `item` is its key."""
         self.failed_count += 1

@@ -72,7 +72,7 @@ class GcsBucket:
             else:
                 self._client = storage.Client(
                     project="emulated",
-                    credentials=AnonymousCredentials(),  # type: ignore[no-untyped-call]
+                    credentials=AnonymousCredentials(),  # type: ignore[no-untyped-call]  # the library has no types
                     client_options=ClientOptions(api_endpoint=settings.emulator_url),
                 )
         except (GoogleAuthError, OSError) as error:

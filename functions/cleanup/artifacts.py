@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timedelta
 
-from functions.cleanup.guard import allowed, check
+from functions.cleanup.guard import allowed, check, would_refuse
 from functions.cleanup.kinds import KINDS
 from functions.cleanup.listing import STATEMENTS, Judged, Taken, judge
 from functions.cleanup.outbox import Outbox, open_gauges, what_is_open
@@ -62,8 +62,8 @@ def _dry_run(ctx: Context, bucket: Bucket) -> JobResult:
     refused = ""
     try:
         whole = sweep.count()
-    except Refused:
-        whole, refused = True, "; a run would refuse that, because so many may not go in one"
+    except Refused as error:
+        whole, refused = True, would_refuse(error.allowed)
     ctx.counts.update({KINDS[kind]: number for kind, number in sweep.first.items()})
     ctx.counts["artifacts_cleaned"] = sweep.first.total()
     done = f"Dry run: artifact cleanup would delete {_objects(ctx)}{refused}"
@@ -197,12 +197,9 @@ class _Sweep:
 
     def _tell_unreadable(self, judged: Judged) -> None:
         if judged.unreadable:
-            self._ctx.log.write(
-                "WARNING",
+            self._ctx.attention(
                 f"Objects in {self._bucket.name} whose names contain NUL stay: no table can name them. Delete them by "
                 "hand.",
-                event="attention",
-                job=self._ctx.job.name,
                 count=judged.unreadable,
             )
 

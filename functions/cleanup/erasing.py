@@ -22,7 +22,7 @@ from pathlib import Path
 from functions.cleanup.page_ranges import PageRanges
 from functions.cleanup.sharing import Shared, Sharing, User, decide_sharing
 from shared.context import Batch, Context
-from shared.errors import DataRejected, LockLost
+from shared.errors import DataRejected, LockLost, Unavailable
 from shared.postgres import Row, Transaction
 from shared.sql import Statement, load_statements
 
@@ -167,7 +167,7 @@ class Eraser:
         # Not durable: a crash of the server may lose the batch as a whole, and then it is due again. No object is
         # touched before the claim of its row is on disk, and with it all that came before.
         with self._ctx.batch(durable=False) as batch:
-            batch.rows(STATEMENTS["let_holds_wait"])
+            _let_holds_wait(batch)
             jobs = _ids(batch.rows(STATEMENTS["lock_jobs"], jobs=sorted({run["job_id"] for run in runs})))
             asked = [run["id"] for run in runs]
             locked = _ids(batch.rows(STATEMENTS["lock_runs"], runs=asked, jobs=sorted(jobs)))
@@ -256,6 +256,14 @@ def parent_parameters(ctx: Context) -> dict[str, object]:
 def hash_of(key: bytes, user_id: str) -> str:
     """The keyed hash (HMAC-SHA-256, hexadecimal) under which an erasure names a user."""
     return hmac.new(key, user_id.encode(), hashlib.sha256).hexdigest()
+
+
+def _let_holds_wait(batch: Batch) -> None:
+    try:
+        batch.rows(STATEMENTS["let_holds_wait"])
+    except LockLost as error:
+        # Not a lock that these runs are in the way of: a smaller batch would meet it too.
+        raise Unavailable("postgres", "Somebody is setting a hold, and has not committed it. Try again.") from error
 
 
 def _uses(transaction: Batch | Transaction, runs: Sequence[str]) -> tuple[list[Shared], dict[str, User]]:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from functions.cleanup.erasing import STATEMENTS, Eraser, Plan, find_all, parent_parameters, would_go
-from functions.cleanup.guard import allowed, check
+from functions.cleanup.guard import allowed, check, would_refuse
 from functions.cleanup.outbox import Outbox, open_gauges, what_is_open
 from functions.cleanup.parents import count_emptied, delete_idle_parents
 from functions.cleanup.sharing import Sharing
@@ -41,10 +41,10 @@ def run_erasure(ctx: Context, plan: Plan, words: Words) -> JobResult:
         # All that is due counts, whatever the run's limit: many small runs must not do what one may not.
         may = _checked(ctx, "runs", found)
         may_parents = 0 if parents is None else _checked(ctx, "extraction jobs", parents)
-    except Refused:
+    except Refused as error:
         if not ctx.dry_run:
             raise
-        return _dry_run(ctx, plan, words, found, refused="; a run would refuse that, because so many may not go in one")
+        return _dry_run(ctx, plan, words, found, would_refuse(error.allowed))
     if ctx.dry_run:
         return _dry_run(ctx, plan, words, found)
     eraser = Eraser(ctx, plan, bucket.name, min(may, ctx.limit or may), may_parents)

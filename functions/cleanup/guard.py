@@ -16,6 +16,11 @@ def allowed(total: int, fraction: float, floor: int, by_operator: int | None) ->
     return max(floor, total * round(fraction * _BILLION) // _BILLION)
 
 
+def would_refuse(may: int) -> str:
+    """What a dry run adds to its sentence where a run would be refused."""
+    return f"; a run would refuse that, because at most {may} may go in one"
+
+
 def check(job: str, what: str, would_delete: int, total: int, may: int) -> None:
     """Let a run begin that would delete no more than it may. Raises Refused with both numbers otherwise.
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from functions.cleanup.guard import allowed, check
+from functions.cleanup.guard import allowed, check, would_refuse
 from functions.cleanup.months import first_of_month
 from functions.cleanup.page_ranges import PageRanges, page_of, table_pages
 from functions.cleanup.pruning import count_old, prune
@@ -68,7 +68,7 @@ def _dry_run(ctx: Context, cutoff: datetime, found: "_Found", would: int, may: i
         ctx.counts.update(count_old(ctx))
     said = f"Dry run: would delete {_counters(would, cutoff)}"
     if found.due > may:
-        said += f"; a run would refuse that, because at most {may} may go in one"
+        said += would_refuse(may)
     return JobResult(said, gauges={"due_count": found.due})
 
 

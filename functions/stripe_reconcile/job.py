@@ -109,9 +109,7 @@ def _audit(state: RunState) -> None:
         audit(state)
     except (Unavailable, LockLost, OutOfTime) as error:
         # What was to be reported is; the next run holds it against Stripe's sums.
-        state.ctx.log.write(
-            "WARNING", f"Not compared with Stripe's sums: {error}", event="attention", job=state.ctx.job.name
-        )
+        state.ctx.attention(f"Not compared with Stripe's sums: {error}")
 
 
 def _result(state: RunState) -> JobResult:
@@ -120,12 +118,8 @@ def _result(state: RunState) -> JobResult:
         gauges = waiting(transaction, ctx.moment(), ctx.settings)
     for kind, what in _ATTENTION.items():
         if gauges[f"{kind}_count"]:
-            ctx.log.write(
-                "WARNING",
+            ctx.attention(
                 f"{gauges[f'{kind}_count']} events with {gauges[f'{kind}_pages']} pages {what}.",
-                event="attention",
-                job=ctx.job.name,
-                run_id=state.run_id,
                 kind=kind,
                 count=gauges[f"{kind}_count"],
                 pages=gauges[f"{kind}_pages"],

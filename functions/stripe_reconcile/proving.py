@@ -122,13 +122,9 @@ def _note(state: RunState, customer: str, asked: Sequence[Row], findings: Mappin
                 batch.execute(_STATEMENTS[statement], keys=of[finding], **some(times, "run_id"))
     state.treated += len(of[Finding.PRESENT]) + expired["expired_count"]
     if expired["expired_count"]:
-        state.ctx.log.write(
-            "WARNING",
+        state.ctx.attention(
             f"{expired['expired_count']} events with {expired['expired_pages']} pages of customer {customer} were "
             "never at Stripe and are too old for it. Somebody must decide about them.",
-            event="attention",
-            job=state.ctx.job.name,
-            run_id=state.run_id,
             customer=customer,
             **expired,
         )

@@ -40,7 +40,9 @@ def note_refusals(state: RunState) -> None:
             return
         is_new = seen is None or report.created > seen
         if not report.is_readable and is_new:
-            _attend(state, f"Stripe's report {report.id} of refused meter events cannot be read. Look at it there.", 1)
+            state.ctx.attention(
+                f"Stripe's report {report.id} of refused meter events cannot be read. Look at it there.", count=1
+            )
         if report.meter_id in (None, state.target.meter_id):
             _note(state, report, is_new=is_new)
         with state.ctx.batch() as batch:
@@ -55,10 +57,9 @@ def _note(state: RunState, report: RefusalReport, *, is_new: bool) -> None:
     ]
     unnamed = sum(max(0, refusal.count - len(refusal.named)) for refusal in report.refusals)
     if unnamed and is_new and report.meter_id is not None:
-        _attend(
-            state,
+        state.ctx.attention(
             f"Stripe refused {unnamed} more meter events than its report {report.id} names. Their pages show as drift.",
-            unnamed,
+            count=unnamed,
         )
     if not named:
         return
@@ -79,10 +80,6 @@ def _note(state: RunState, report: RefusalReport, *, is_new: bool) -> None:
             found.append(batch.rows(_STATEMENTS["refuse_theirs"], **_columns(theirs), ids=None)[0])
         for row in found:
             batch.count(refused_count=int(row["refused_count"]), refused_pages=int(row["refused_pages"]))
-
-
-def _attend(state: RunState, message: str, count: int) -> None:
-    state.ctx.log.write("WARNING", message, event="attention", job=state.ctx.job.name, run_id=state.run_id, count=count)
 
 
 def _columns(named: Sequence[tuple[str, str, str]]) -> dict[str, object]:

@@ -4,9 +4,11 @@ import hashlib
 import hmac
 import re
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
+from functions.cleanup import erasing
 from shared.outcome import Status
 from tests.support.cleanup import CleanupWorld
 from tests.support.clock import NOON
@@ -208,6 +210,25 @@ def test_a_name_that_can_come_back_is_asked_for_exactly_and_without_the_right_to
     world.run("abandoned_cleanup")
     assert {row["state"] for row in world.outbox()} == {"deleted", "absent"}
     assert world.objects() == {longer}
+
+
+def test_a_batch_is_bounded_by_its_files_too(world: CleanupWorld, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It holds its locks for as long as its rows take to go, and one run may have very many."""
+    monkeypatch.setattr(erasing, "_FILES_A_BATCH", 4)
+    for files in (2, 2, 1, 9, 0, 3):
+        run = world.draft(world.job())
+        for _ in range(files):
+            world.file(run)
+    sizes: list[int] = []
+    batch = erasing.Eraser._batch
+
+    def count(eraser: erasing.Eraser, runs: Any) -> Any:
+        sizes.append(sum(run["files"] for run in runs))
+        return batch(eraser, runs)
+
+    monkeypatch.setattr(erasing.Eraser, "_batch", count)
+    world.run("abandoned_cleanup")
+    assert sizes == [4, 1, 9, 3]
 
 
 # ---- without content

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from functions.cleanup import erasing
+from shared.outcome import Status
 from tests.support.cleanup import DAY, CleanupWorld
 from tests.support.clock import NOON
 
@@ -88,3 +89,19 @@ def test_who_sets_a_hold_waits_for_the_batch_at_work_and_is_told_the_truth(
     world.run("abandoned_cleanup")
     assert "lock timeout" in refused[0]
     assert (world.has("job_runs", run), world.count("maintenance.holds")) == (False, 0)
+
+
+def test_a_hold_that_is_not_committed_yet_ends_the_run_and_costs_it_little(world: CleanupWorld) -> None:
+    """All runs would meet the same lock, so that trying them one by one leads nowhere."""
+    runs = [world.draft(world.job()) for _ in range(4)]
+    with world.database.engine.connect() as other:
+        other.exec_driver_sql(
+            "INSERT INTO maintenance.holds (scope, subject, reason, by, created_at) "
+            f"VALUES ('run', '{runs[0]}', 'a case', 'lea', '2026-01-01')"
+        )
+        outcome = world.run("abandoned_cleanup")
+        assert (outcome.status, "setting a hold" in outcome.message) == (Status.UNAVAILABLE, True)
+        assert world.count("job_runs") == 4
+        other.commit()
+    assert world.run("abandoned_cleanup").counts["jobs_cleaned"] == 3
+    assert world.has("job_runs", runs[0])

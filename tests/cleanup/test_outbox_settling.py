@@ -2,6 +2,7 @@
 
 import pytest
 
+from functions.cleanup import outbox as outbox_module
 from functions.cleanup.outbox import Outbox
 from shared.outcome import Status
 from tests.support.cleanup import CleanupWorld
@@ -96,3 +97,33 @@ def test_what_is_uploaded_again_before_its_row_comes_stays(world: CleanupWorld) 
     world.front.created[name] = world.clock.now()
     outcome = world.run("opt_out_cleanup")
     assert (outcome.counts["objects_superseded"], name in world.objects()) == (1, True)
+
+
+def test_what_keeps_failing_does_not_stand_in_the_way_of_the_rest(
+    world: CleanupWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As many rows as are claimed at once fail; those that came later have their turn all the same."""
+    monkeypatch.setattr(outbox_module, "_CLAIM", 5)
+    monkeypatch.setattr(outbox_module, "_FAILURES_IN_A_ROW", 5)
+    bad = [world.object_of(world.file(world.draft(world.job()))) for _ in range(5)]
+    world.front.fail(503, name=lambda name: name in bad)
+    assert world.run("abandoned_cleanup").status is Status.UNAVAILABLE
+    assert {row["error"] for row in world.outbox()} == {"503 ServiceUnavailable"}
+    world.clock.advance(seconds=1)
+    good = world.object_of(world.file(world.draft(world.job())))
+    world.run("abandoned_cleanup")
+    assert good not in world.objects()
+    assert world.objects() >= set(bad)
+
+
+def test_a_clock_that_was_far_ahead_once_makes_no_row_wait_for_ever(world: CleanupWorld) -> None:
+    name = world.object_of(world.file(world.draft(world.job())))
+    world.front.fail(503)
+    world.run("abandoned_cleanup")
+    world.front.clear()
+    later = world.clock.now().replace(year=world.clock.now().year + 1)
+    world.database.execute(
+        "UPDATE maintenance.object_deletions SET next_attempt_at = :later, claimed_until = :later", later=later
+    )
+    world.run("abandoned_cleanup")
+    assert name not in world.objects()

@@ -131,7 +131,7 @@ def test_a_dry_run_says_that_a_run_would_refuse(world: CleanupWorld) -> None:
     outcome = world.run("artifact_cleanup", dry_run=True)
     assert outcome.status is Status.COMPLETED
     assert outcome.message == (
-        "Dry run: artifact cleanup would delete 40 objects; a run would refuse that, because so many may not go in one"
+        "Dry run: artifact cleanup would delete 40 objects; a run would refuse that, because at most 20 may go in one"
     )
 
 
@@ -145,3 +145,15 @@ def test_with_a_limit_only_what_the_run_itself_found_goes(world: CleanupWorld) -
         world.put(name)
     assert world.run("artifact_cleanup", limit=2).counts["artifacts_cleaned"] == 2
     assert world.run("artifact_cleanup").counts["artifacts_cleaned"] == 18
+
+
+def test_what_is_open_goes_before_a_sweep_that_takes_all_the_time(world: CleanupWorld) -> None:
+    fill(world, SCRATCH)
+    world.front.fail(503)
+    world.run("artifact_cleanup")
+    world.front.clear()
+    world.clock.advance(hours=1)
+    # The bucket itself is asked first, and then the time is up with the first page of the listing.
+    world.front.before("GET", lambda _: world.clock.advance(minutes=20))
+    outcome = world.run("artifact_cleanup")
+    assert (outcome.status, outcome.counts["objects_deleted"]) == (Status.INCOMPLETE, 40)
