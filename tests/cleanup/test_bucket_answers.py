@@ -27,12 +27,22 @@ def test_a_missing_right_is_named_whatever_the_object_is_called(
     assert [row["state"] for row in world.outbox()] == ["pending"]
 
 
+def test_a_missing_right_is_named_though_its_message_names_an_object_that_speaks_of_a_hold(world: CleanupWorld) -> None:
+    world.file(world.draft(world.job()))
+    message = f"lea@project.iam.gserviceaccount.com does not have storage.objects.delete access to {HOLD}."
+    world.front.fail(403, reason="forbidden", message=message)
+    assert world.run("abandoned_cleanup").status is Status.MISCONFIGURED
+    assert [row["state"] for row in world.outbox()] == ["pending"]
+
+
 @pytest.mark.parametrize("on", ["object", "list"])
 def test_a_bucket_that_vanishes_meanwhile_is_no_object_that_is_gone(world: CleanupWorld, on: str) -> None:
     run = world.draft(world.job())
     world.file(run, f"imports/{run}/1_a.pdf" if on == "list" else None)
     method = "GET" if on == "list" else "DELETE"
-    world.front.fail(404, method=method, on=on, message="The specified bucket does not exist.")  # type: ignore[arg-type]
+    # To a listing there is nothing else that could be missing, in whatever words.
+    message = "Not Found" if on == "list" else "The specified bucket does not exist."
+    world.front.fail(404, method=method, on=on, message=message)  # type: ignore[arg-type]
     outcome = world.run("abandoned_cleanup")
     assert (outcome.status, world.bucket in outcome.message) == (Status.MISCONFIGURED, True)
     assert [row["state"] for row in world.outbox()] == ["pending"]

@@ -1,22 +1,18 @@
-"""abandoned_cleanup and opt_out_cleanup in every mode: dry runs, limits, deadlines, the guard, what is not set up."""
+"""abandoned_cleanup and opt_out_cleanup in every mode: dry runs, limits, deadlines, what is not set up."""
 
 from datetime import timedelta
 
 import pytest
 
 from devstack.buckets import create_bucket, drop_bucket
-from devstack.serving import fire
 from functions.cleanup import erasing
 from functions.registry import JOBS as REGISTRY
 from shared.outcome import Status
+from tests.cleanup.due_runs import both, drafts, due
 from tests.support.cleanup import CleanupWorld
 from tests.support.clock import NOON, ManualClock
-from tests.support.serving import Functions
 
-JOBS = ["abandoned_cleanup", "opt_out_cleanup"]
 SAME = ("jobs_cleaned", "parents_deleted", "files_rehomed")
-
-both = pytest.mark.parametrize("job", JOBS)
 
 
 def mixed(world: CleanupWorld) -> None:
@@ -46,23 +42,6 @@ def mixed(world: CleanupWorld) -> None:
     world.file(world.draft(held))
     world.file(world.submitted(held, persist_data=False))
     world.hold("user", "eve")
-
-
-def drafts(world: CleanupWorld, number: int) -> list[str]:
-    runs = [world.draft(world.job()) for _ in range(number)]
-    for run in runs:
-        world.file(run)
-    return runs
-
-
-def due(world: CleanupWorld, job: str, number: int) -> list[str]:
-    """So many runs that are due for a job, each with a file, as the only runs there are."""
-    if job == "abandoned_cleanup":
-        return drafts(world, number)
-    runs = [world.submitted(world.job(), persist_data=False) for _ in range(number)]
-    for run in runs:
-        world.file(run)
-    return runs
 
 
 # ---- dry runs
@@ -148,7 +127,7 @@ def test_a_limit_is_kept_and_said(world: CleanupWorld, job: str) -> None:
     assert outcome.message.endswith("(limit reached)")
     assert [world.has("job_runs", run) for run in runs] == [False, False, True, True, True]
     assert len(world.objects()) == 3
-    assert world.run(job, limit=3).message.endswith("erased 3 " + ("drafts" if job == JOBS[0] else "runs"))
+    assert world.run(job, limit=3).message.endswith("erased 3 " + ("drafts" if job == "abandoned_cleanup" else "runs"))
 
 
 def test_with_a_limit_only_the_jobs_of_what_it_erased_go(world: CleanupWorld) -> None:
@@ -199,93 +178,6 @@ def test_a_run_that_is_out_of_time_says_so_and_the_next_attempt_goes_on(
     assert world.objects() == set()
     assert len(world.erasures()) == 12
     assert all(row["completed_at"] for row in world.erasures())
-
-
-# ---- the guard
-
-
-@both
-@pytest.mark.parametrize(
-    ("number", "others", "floor", "may"),
-    [(6, 5, 0, 5), (5, 6, 0, 5), (5, 4, 4, 4), (5, 4, 5, 5), (5, 0, 4, 4), (5, 0, 5, 5), (5, 0, 1_000, 1_000)],
-)
-def test_more_than_half_and_more_than_the_floor_are_refused(
-    world: CleanupWorld, job: str, number: int, others: int, floor: int, may: int
-) -> None:
-    due(world, job, number)
-    for _ in range(others):
-        world.submitted(world.job(age=1))
-    before = world.checksum()
-    outcome = world.run(job, {"MAX_DELETE_FLOOR": str(floor), "MAX_DELETE_FRACTION": "0.5"})
-    if number <= may:
-        assert (outcome.status, outcome.counts["jobs_cleaned"]) == (Status.COMPLETED, number)
-    else:
-        assert (outcome.status, outcome.success) == (Status.REFUSED, False)
-        assert (outcome.details["would_delete"], outcome.details["allowed"]) == (number, may)
-        assert "python -m ops run" in outcome.message
-        assert world.checksum() == before
-
-
-def test_too_many_empty_jobs_are_refused_as_well(world: CleanupWorld) -> None:
-    for _ in range(4):
-        world.job()
-    world.submitted(world.job(age=1))
-    before = world.checksum()
-    outcome = world.run("abandoned_cleanup", {"MAX_DELETE_FLOOR": "2"})
-    assert (outcome.status, outcome.details["would_delete"], outcome.details["allowed"]) == (Status.REFUSED, 4, 2)
-    assert "extraction jobs" in outcome.message
-    assert world.checksum() == before
-
-
-@both
-def test_what_an_operator_allows_may_go_and_no_more(world: CleanupWorld, job: str) -> None:
-    due(world, job, 5)
-    guarded = {"MAX_DELETE_FLOOR": "1"}
-    before = world.checksum()
-    fewer = world.run(job, guarded, allow_deletes=4)
-    assert (fewer.status, fewer.details["would_delete"], fewer.details["allowed"]) == (Status.REFUSED, 5, 4)
-    assert world.checksum() == before
-    enough = world.run(job, guarded, allow_deletes=5)
-    assert (enough.status, enough.counts["jobs_cleaned"]) == (Status.COMPLETED, 5)
-
-
-@both
-def test_many_limited_runs_do_not_do_what_one_may_not(world: CleanupWorld, job: str) -> None:
-    runs = due(world, job, 6)
-    changes = {"MAX_DELETE_FLOOR": "3", "MAX_DELETE_FRACTION": "0.1"}
-    assert world.run(job, changes, limit=3).status is Status.REFUSED
-    assert world.count("job_runs") >= len(runs)
-    dry = world.run(job, changes, dry_run=True)
-    assert (dry.status, "a run would refuse that" in dry.message) == (Status.COMPLETED, True)
-
-
-def test_the_guard_counts_the_jobs_that_the_run_itself_would_leave_empty(world: CleanupWorld) -> None:
-    """Four drafts of a hundred runs are few, and their four jobs of five are not."""
-    busy = world.job("bob", age=1)
-    for _ in range(40):
-        world.submitted(busy, age=1)
-    for _ in range(4):
-        world.draft(world.job())
-    outcome = world.run("abandoned_cleanup", {"MAX_DELETE_FLOOR": "3", "MAX_DELETE_FRACTION": "0.5"})
-    assert (outcome.status, outcome.details["would_delete"]) == (Status.REFUSED, 4)
-    assert "extraction jobs" in outcome.message
-    assert world.count("extraction_jobs") == 5
-
-
-def test_over_http_the_guard_answers_500_and_nobody_can_lift_it(world: CleanupWorld, functions: Functions) -> None:
-    drafts(world, 4)
-    before = world.checksum()
-    served = functions.serve(
-        {"GCS_BUCKET_NAME": world.bucket, "STORAGE_EMULATOR_HOST": world.front.url, "MAX_DELETE_FLOOR": "1"},
-        target="abandoned_cleanup",
-    )
-    answer = fire(served.url, job="abandoned_cleanup", slot=NOON)
-    assert (answer.status, answer.fields["status"]) == (500, "refused")
-    assert (answer.fields["would_delete"], answer.fields["allowed"]) == (4, 2)
-    lifted = fire(served.url, job="abandoned_cleanup", slot=NOON, body=b'{"allow_deletes": 4}')
-    assert (lifted.status, lifted.fields["field"]) == (400, "allow_deletes")
-    assert fire(served.url, job="abandoned_cleanup", slot=NOON, body=b'{"force": true}').status == 500
-    assert world.checksum() == before
 
 
 # ---- what is not set up

@@ -206,7 +206,8 @@ def test_a_name_that_can_come_back_is_asked_for_exactly_and_without_the_right_to
     names = [f"imports/{run}/1_a.pdf", f"imports/{run}/2_b.pdf"]
     world.file(run, names[0])
     world.file(run, names[1], stored=False)
-    longer = world.put(names[1] + "2")
+    # Were it taken for the other, that would seem to have been uploaded since.
+    longer = world.put(names[1] + "2", age=-1)
     world.run("abandoned_cleanup")
     assert {row["state"] for row in world.outbox()} == {"deleted", "absent"}
     assert world.objects() == {longer}

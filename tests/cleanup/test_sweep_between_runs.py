@@ -91,7 +91,10 @@ def test_a_cursor_that_is_not_this_ones_is_left_aside(
     world.database.execute(
         "UPDATE maintenance.cursors SET value = :value", value=json.dumps({**cursor(world), "after": "zzz", **saved})
     )
-    assert world.run("artifact_cleanup").counts["artifacts_cleaned"] == 40
+    # Those of before are in the outbox already; the sweep that begins anew finds these too.
+    for name in SCRATCH:
+        world.put(f"{name}2")
+    assert world.run("artifact_cleanup").counts["artifacts_cleaned"] == 80
 
 
 @pytest.mark.parametrize(
