@@ -14,6 +14,7 @@ from devstack.gcs_front import GcsFront
 from devstack.serving import Served, fire
 from tests.cleanup import model
 from tests.cleanup.service import Service, read_objects, read_tables
+from tests.cleanup.state import State, Stored, differences
 from tests.support.clock import NOON, ManualClock
 from tests.support.database import TestDatabase
 from tests.support.redis import lose_everything
@@ -76,12 +77,10 @@ class Scene:
             service.wizard_step(draft)
         service.upload(young, "zip")
 
-    def state(self) -> model.State:
+    def state(self) -> State:
         created = self.front.created
         objects = read_objects(self.front.upstream, self.bucket)
-        return model.State(
-            read_tables(self.database), {name: model.Stored(created[name], objects[name]) for name in objects}
-        )
+        return State(read_tables(self.database), {name: Stored(created[name], objects[name]) for name in objects})
 
     def serve(self, job: str) -> Served:
         settings = {
@@ -142,7 +141,7 @@ class Scene:
         killed.set()
         self.front.clear()
 
-    def finish(self, served: Served, job: str, client: "redis.Redis", before: model.State) -> None:
+    def finish(self, served: Served, job: str, client: "redis.Redis", before: State) -> None:
         """Nothing is lost or forgotten; and the next attempt leaves what the model says."""
         until(lambda: not self.database.value(f"SELECT count(*) FROM pg_stat_activity WHERE {OURS}"), "it is gone")
         assert model.judge_crash(before, self.state(), job, NOON) == []
@@ -173,7 +172,7 @@ def test_killed_in_the_middle_of_a_batch(scene: Scene, redis_client: "redis.Redi
     """Files have moved and the outbox is written, in a transaction that never commits: nothing has happened."""
     before, served = scene.state(), scene.serve("opt_out_cleanup")
     scene.killed(served, "opt_out_cleanup", "BEFORE DELETE ON job_runs FOR EACH ROW")
-    until(lambda: model.differences(before, scene.state()) == [], "nothing has happened")
+    until(lambda: differences(before, scene.state()) == [], "nothing has happened")
     assert scene.state().open_rows() == []
     scene.finish(served, "opt_out_cleanup", redis_client, before)
 

@@ -31,6 +31,7 @@ from shared.outcome import Outcome, Status
 from shared.runner import run_job
 from tests.cleanup import model
 from tests.cleanup.service import ENDS, Service, read_objects, read_tables
+from tests.cleanup.state import State, Stored, differences
 from tests.support.clock import ManualClock, VirtualTimer
 from tests.support.database import TestDatabase
 from tests.support.mortal import Death, Died, MortalServices
@@ -286,7 +287,7 @@ class Machine(RuleBasedStateMachine):
         dry = self._run(job, dry_run=True)
         assert dry.status is Status.COMPLETED, dry
         after = self._state()
-        assert model.differences(before, after) == []
+        assert differences(before, after) == []
         assert after.tables["maintenance.object_deletions"] == before.tables["maintenance.object_deletions"]
         real = self._clean_up(job)
         goes_on = before.open_rows() or before.tables["maintenance.cursors"]
@@ -368,7 +369,7 @@ class Machine(RuleBasedStateMachine):
                 if number:
                     self.service.convert(file)
 
-    def _clean_up(self, job: str, since: model.State | None = None) -> Outcome:
+    def _clean_up(self, job: str, since: State | None = None) -> Outcome:
         """Run a cleanup to its end and hold all there is against the model; with `since`, as of an earlier moment."""
         before = self._state()
         if before.tables["maintenance.cursors"] and job == "artifact_cleanup" and since is None:
@@ -382,13 +383,13 @@ class Machine(RuleBasedStateMachine):
         return outcome
 
     def _judged(
-        self, job: str, before: model.State, outcome: Outcome, *, counted: bool = True, strictly: bool = True
+        self, job: str, before: State, outcome: Outcome, *, counted: bool = True, strictly: bool = True
     ) -> None:
         after, now = self._state(), self.clock.now()
         self.place.told[f"{job} {outcome.status}"] += 1
         if job == "artifact_cleanup" and model.must_refuse(before):
             assert outcome.status is Status.REFUSED, outcome
-            assert model.differences(before, after) == []
+            assert differences(before, after) == []
             return
         assert (outcome.status, outcome.success) == (Status.COMPLETED, True), outcome
         counts = outcome.counts if counted and not before.open_rows() else None
@@ -406,7 +407,7 @@ class Machine(RuleBasedStateMachine):
             wrong = model.judge_counters(before, after, now, counts)
         assert wrong + model.judge_names(after) == []
 
-    def _die(self, job: str, steps: int, before: model.State) -> bool:
+    def _die(self, job: str, steps: int, before: State) -> bool:
         """Run a cleanup that dies; whether it did, and was not through before."""
         self.death.comes_after(steps)
         try:
@@ -454,12 +455,12 @@ class Machine(RuleBasedStateMachine):
         buckets.put(self.front.upstream, self.place.bucket, name)
         self.front.created[name] = self.clock.now()
 
-    def _state(self) -> model.State:
+    def _state(self) -> State:
         objects = {
-            name: model.Stored(self.front.created[name], generation)
+            name: Stored(self.front.created[name], generation)
             for name, generation in read_objects(self.front.upstream, self.place.bucket).items()
         }
-        return model.State(read_tables(self.database), objects)
+        return State(read_tables(self.database), objects)
 
 
 _WITH_TASKS = "EXISTS (SELECT FROM extraction_tasks WHERE job_run_id = run.id AND status = 'completed')"
