@@ -251,6 +251,10 @@ def _names(row: Row) -> Iterator[str]:
 def _may_go(state: State, row: Row, name: str) -> bool:
     if row["generation"] is not None and row["generation"] != state.objects[name].generation:
         return False
+    may_come_back = name.startswith("imports/") or "/gmail_imports/" in name
+    if row["generation"] is None and may_come_back and state.objects[name].created_at > row["requested_at"]:
+        # Uploaded since: its row may be about to come. If none does, it is an orphan one day.
+        return False
     named = [file for file in state.tables["source_files"] if file["gcs_object_name"] == name]
     if row["kind"] == "zip":
         return all(file["id"] == row["source_file_id"] and file["status"] == "unpacked" for file in named)
