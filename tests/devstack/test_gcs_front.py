@@ -77,7 +77,8 @@ def test_a_delete_of_another_generation_is_refused(gcs_front: GcsFront, bucket: 
     # A blob that was read asks for its own generation, which is no more.
     with pytest.raises(exceptions.NotFound):
         seen.delete(if_generation_match=seen.generation)
-    assert "generation" in gcs_front.requests[-1].query
+    # The client looks after the bucket in a thread of its own upon a 404: the newest request may be that one.
+    assert "generation" in [each.query for each in gcs_front.requests if each.method == "DELETE"][-1]
     assert names(gcs_front.upstream, bucket) == {"a/b"}
     refused = ask("DELETE", object_url(gcs_front.url, bucket, "a/b") + f"?ifGenerationMatch={seen.generation}")
     assert error(refused)[:2] == (412, "conditionNotMet")
@@ -133,7 +134,7 @@ def test_an_upload_in_parts_goes_through(gcs_front: GcsFront, bucket: str, clien
     assert [each.query.get("uploadType") for each in gcs_front.requests].count("resumable") == 4
     blob.reload()
     assert blob.download_as_bytes() == b"x" * 600_000
-    assert gcs_front.requests[-1].query["alt"] == "media"
+    assert "media" in [each.query.get("alt") for each in gcs_front.requests]
 
 
 def test_a_listing_comes_in_pages_of_a_thousand(gcs_front: GcsFront, bucket: str, client: Client) -> None:
