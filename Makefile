@@ -47,7 +47,7 @@ ops: $(INSTALLED) ## Run the operator's command line: make ops ARGS="migrate"
 	@$(BIN)/python -m ops $(ARGS)
 
 lock: ## Compile requirements*.in anew (needs uv); UPGRADE=--upgrade takes newer versions
-	@for part in requirements requirements-dev; do \
+	@for part in requirements requirements-dev requirements-checkov; do \
 		uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
 			$(UPGRADE) $$part.in -o $$part.txt || exit 1; \
 	done
