@@ -40,6 +40,7 @@ class CloudSql:
                 user=target.user,
                 password=target.password,
                 db=target.database,
+                ip_type=target.cloud_sql_ip_type,
                 enable_iam_auth=target.password is None,
                 timeout=_CONNECT_SECONDS,
                 application_name=application,

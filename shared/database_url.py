@@ -11,6 +11,7 @@ from pathlib import Path
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
+from shared.environ import choice
 from shared.errors import Misconfigured
 
 _EXAMPLE = "postgresql://user:password@host:5432/database"
@@ -31,6 +32,8 @@ class DatabaseTarget:
     ssl_mode: str = "prefer"
     ssl_root_cert: str | None = None
     cloud_sql_instance: str | None = None
+    # For the connector only: at which of its instance's addresses it connects, public or private.
+    cloud_sql_ip_type: str = "public"
 
     @property
     def instance(self) -> str:
@@ -79,6 +82,7 @@ def _cloud_sql(instance: str, environ: Mapping[str, str]) -> DatabaseTarget:
         user=environ["DB_USER"].strip(),
         password=environ.get("DB_PASSWORD") or None,
         cloud_sql_instance=instance,
+        cloud_sql_ip_type=choice(environ, "CLOUD_SQL_IP_TYPE", ("public", "private")),
     )
 
 

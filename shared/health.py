@@ -5,6 +5,7 @@ Monitoring looks back a day at most.
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 from shared.clock import format_rfc3339
@@ -12,6 +13,7 @@ from shared.errors import MaintenanceError, Misconfigured, Unavailable
 from shared.job import Job
 from shared.postgres import Row
 from shared.services import Services
+from shared.settings import Settings
 from shared.start_check import check_start
 from shared.statements import STATEMENTS
 
@@ -21,6 +23,7 @@ _CLOCK_SKEW = timedelta(seconds=300)
 _ANSWER_SECONDS = 90
 # A health check that takes longer is itself a fault: what waits is left unknown then.
 _LOOKING_MS = 5_000
+_MINUTE = timedelta(minutes=1)
 
 
 def health(services: Services, asked: Job, jobs: Mapping[str, Job]) -> dict[str, object]:
@@ -40,15 +43,19 @@ def health(services: Services, asked: Job, jobs: Mapping[str, Job]) -> dict[str,
             checks["redis"] = "ok"
     except (Unavailable, Misconfigured) as error:
         checks["redis"] = str(error)
+    # The function that is asked may have no bucket of its own. What waits for the others waits in the database's one.
+    of_all = replace(settings, cleanup=replace(settings.cleanup, bucket=state.bucket))
     lines = []
     for job in jobs.values():
         row = history.get(job.name)
+        last_success = row["finished_at"] if row else None
         line: dict[str, object] = {
             "job": job.name,
-            "last_success": row["finished_at"] if row else None,
+            "last_success": last_success,
+            "since_success_minutes": max(0, (now - last_success) // _MINUTE) if last_success else None,
             "next_firing": job.next_firing(now),
             "overdue": is_overdue(job, now, state.bound_at, row),
-            "waiting": _waiting(services, job, now),
+            "waiting": _waiting(services, job, now, of_all),
         }
         late = bool(line["overdue"])
         services.log.write(
@@ -74,12 +81,12 @@ def is_overdue(job: Job, now: datetime, bound_at: datetime, last_success: Row | 
     return not started_since and (last_success["slot"] is None or last_success["slot"] < firing)
 
 
-def _waiting(services: Services, job: Job, now: datetime) -> Mapping[str, int] | None:
+def _waiting(services: Services, job: Job, now: datetime, settings: Settings) -> Mapping[str, int] | None:
     """What waits for a job; None where this function's login may not look, or looking takes too long."""
     try:
         with services.database.transaction(read_only=True) as transaction:
             transaction.limit("statement_timeout", _LOOKING_MS)
-            return job.load().waiting(transaction, now, services.settings)
+            return job.load().waiting(transaction, now, settings)
     except MaintenanceError:
         return None
     except Exception as error:  # noqa: BLE001  one job's data must not take the others' health along

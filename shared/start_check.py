@@ -27,10 +27,11 @@ class Pause:
 
 @dataclass(frozen=True)
 class StartState:
-    """What a start found: the pause if there is one, and since when this database has belonged here."""
+    """What a start found: the pause if there is one, and since when, and to which bucket, this database belongs."""
 
     pause: Pause | None
     bound_at: datetime
+    bucket: str | None
 
 
 def check_start(transaction: Transaction, job: Job, settings: Settings, now: datetime) -> StartState:
@@ -51,7 +52,7 @@ def check_start(transaction: Transaction, job: Job, settings: Settings, now: dat
     if "gcs" in job.needs:
         _check_bucket(row["bucket"], settings)
     pause = Pause(row["paused_until"], row["by"], row["why"]) if row["paused_until"] else None
-    return StartState(pause, row["bound_at"])
+    return StartState(pause, row["bound_at"], row["bucket"])
 
 
 def _check_identity(row: Row, settings: Settings) -> None:

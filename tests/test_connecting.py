@@ -12,6 +12,7 @@ import pytest
 
 from devstack.stack import Stack
 from ops.engine import make_engine
+from shared import cloud_sql
 from shared.database_url import DatabaseTarget, database_target
 from shared.errors import MaintenanceError, Misconfigured, Unavailable
 from shared.outcome import Status
@@ -171,6 +172,28 @@ def test_cloud_sql_without_credentials_says_so(monkeypatch: pytest.MonkeyPatch, 
     error = refused(database_target(environ))
     assert isinstance(error, Misconfigured)
     assert "gcloud auth application-default login" in str(error)
+
+
+@pytest.mark.parametrize(("set_to", "asked"), [({}, "public"), ({"CLOUD_SQL_IP_TYPE": "private"}, "private")])
+def test_the_connector_is_asked_for_the_address_that_is_set(
+    set_to: dict[str, str], asked: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[dict[str, Any]] = []
+
+    class GooglesConnector:
+        """In the place of Google's, which would want credentials first."""
+
+        def __init__(self, **_: object) -> None:
+            pass
+
+        def connect(self, *_: object, **named: object) -> object:
+            calls.append(named)
+            raise ConnectionError
+
+    monkeypatch.setattr(cloud_sql, "Connector", GooglesConnector)
+    environ = {"CLOUD_SQL_INSTANCE": "p:r:i", "DB_NAME": "byte", "DB_USER": "ann@p.iam", **set_to}
+    refused(database_target(environ))
+    assert {call["ip_type"] for call in calls} == {asked}
 
 
 # ---- servers that hang, or break off

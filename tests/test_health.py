@@ -36,6 +36,7 @@ def test_a_healthy_environment(database: TestDatabase, functions: Functions) -> 
     assert job == {
         "job": "period_reset",
         "last_success": None,
+        "since_success_minutes": None,
         "next_firing": "2026-05-16T00:30:00Z",
         "overdue": True,
         "waiting": {"due_count": 1, "stale_paid_count": 0},
@@ -52,8 +53,10 @@ def test_after_a_success_a_job_is_on_time_until_the_next_firing_has_had_its_atte
     environment.run(slot=FIRING)
     assert look(environment)["overdue"] is False
     assert look(environment)["last_success"] == "2026-05-15T00:30:00Z"
+    assert look(environment)["since_success_minutes"] == 0
     clock.set(FIRING + timedelta(days=1, hours=1, minutes=59))
     assert look(environment)["overdue"] is False
+    assert look(environment)["since_success_minutes"] == 1440 + 119
     clock.set(FIRING + timedelta(days=1, hours=2, minutes=1))
     assert look(environment)["overdue"] is True
 

@@ -86,6 +86,17 @@ def test_sslmode_is_translated(mode: str, verify: ssl.VerifyMode, hostname: bool
         ({"DATABASE_URL": None, "CLOUD_SQL_INSTANCE": "p:r"}, "CLOUD_SQL_INSTANCE", "project:region:instance"),
         ({"DATABASE_URL": None, "CLOUD_SQL_INSTANCE": "p:r:i"}, "DB_NAME", "not set"),
         ({"DATABASE_URL": None, "CLOUD_SQL_INSTANCE": "p:r:i", "DB_NAME": "byte"}, "DB_USER", "not set"),
+        (
+            {
+                "DATABASE_URL": None,
+                "CLOUD_SQL_INSTANCE": "p:r:i",
+                "DB_NAME": "byte",
+                "DB_USER": "ann",
+                "CLOUD_SQL_IP_TYPE": "psc",
+            },
+            "CLOUD_SQL_IP_TYPE",
+            "public, private",
+        ),
         ({"REDIS_URL": "localhost:6379"}, "REDIS_URL", "redis://"),
         ({"REDIS_URL": "http://localhost"}, "REDIS_URL", "redis://"),
         ({"REDIS_URL": "redis://:s3cret@host:port/0"}, "REDIS_URL", "redis://"),

@@ -28,7 +28,7 @@ def run(ctx: Context) -> JobResult:
 
 def waiting(transaction: Transaction, now: datetime, settings: Settings) -> Mapping[str, int]:
     """How many drafts are due or held, and how many objects wait."""
-    return waiting_for(transaction, _plan(now, settings), settings.cleanup.bucket)
+    return waiting_for(transaction, _plan(now, settings), settings.cleanup.bucket, now)
 
 
 def _plan(now: datetime, settings: Settings) -> Plan:

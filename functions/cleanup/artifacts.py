@@ -70,9 +70,9 @@ def _dry_run(ctx: Context, bucket: Bucket) -> JobResult:
     return _result(ctx, bucket, sweep.progress, whole, done)
 
 
-def waiting(transaction: Transaction, now: datetime, settings: Settings) -> Mapping[str, int]:  # noqa: ARG001
+def waiting(transaction: Transaction, now: datetime, settings: Settings) -> Mapping[str, int]:
     """How many objects wait in the outbox: what else is in the bucket is known after a sweep only."""
-    return open_gauges(what_is_open(transaction, settings.cleanup.bucket or ""))
+    return open_gauges(what_is_open(transaction, settings.cleanup.bucket or ""), now)
 
 
 @dataclass
@@ -325,7 +325,7 @@ def _objects(ctx: Context) -> str:
 def _result(ctx: Context, bucket: Bucket, progress: _Progress, whole: bool, done: str) -> JobResult:
     with ctx.reading() as transaction:
         opened = what_is_open(transaction, bucket.name)
-    gauges = {"listed_count": progress.listed, "held": progress.held, **open_gauges(opened)}
+    gauges = {"listed_count": progress.listed, "held": progress.held, **open_gauges(opened, ctx.now)}
     reasons = []
     if not whole:
         step = "was still being looked through" if progress.counted else "was still being counted"

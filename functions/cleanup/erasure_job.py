@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 
 from functions.cleanup.erasing import STATEMENTS, Eraser, Plan, find_all, parent_parameters, would_go
 from functions.cleanup.guard import allowed, check, would_refuse
@@ -55,11 +56,11 @@ def run_erasure(ctx: Context, plan: Plan, words: Words) -> JobResult:
     return _result(ctx, plan, words, eraser)
 
 
-def waiting_for(transaction: Transaction, plan: Plan, bucket: str | None) -> Mapping[str, int]:
+def waiting_for(transaction: Transaction, plan: Plan, bucket: str | None, now: datetime) -> Mapping[str, int]:
     """What waits for such a job: runs that are due, runs that are held, and objects that must leave the bucket."""
     row = plan.count(transaction)
     opened = what_is_open(transaction, bucket or "")
-    return {"due_count": row["due"], "held": row["held"], **open_gauges(opened)}
+    return {"due_count": row["due"], "held": row["held"], **open_gauges(opened, now)}
 
 
 def _checked(ctx: Context, what: str, found: Row) -> int:
@@ -94,7 +95,7 @@ def _dry_run(ctx: Context, plan: Plan, words: Words, found: Row, refused: str = 
         "due_count": found["due"],
         "held": found["held"],
         "waiting_on_draft": len(sharing.waiting),
-        **open_gauges(opened),
+        **open_gauges(opened, ctx.now),
     }
     return JobResult(f"Dry run: {words.title.lower()} would erase {words.count(len(going))}{refused}", gauges=gauges)
 
@@ -122,7 +123,7 @@ def _result(ctx: Context, plan: Plan, words: Words, eraser: Eraser) -> JobResult
         "due_count": found["due"],
         "held": found["held"],
         "waiting_on_draft": len(eraser.waiting),
-        **open_gauges(opened),
+        **open_gauges(opened, ctx.now),
     }
     done = f"{words.title} erased {words.count(ctx.total('jobs_cleaned'))}"
     reasons = []

@@ -4,6 +4,7 @@ import pytest
 
 from devstack import gcs_front
 from functions.registry import JOBS
+from shared.health import health
 from shared.outcome import Status
 from tests.cleanup.test_artifacts import ZIP, deletes
 from tests.support.cleanup import CleanupWorld
@@ -223,4 +224,24 @@ def test_the_health_check_says_what_waits(world: CleanupWorld) -> None:
     environment = world.environment()
     with environment.services.database.transaction(read_only=True) as transaction:
         waiting = JOBS["artifact_cleanup"].load().waiting(transaction, NOON, environment.services.settings)
-    assert waiting["open_objects"] == 1
+    assert (waiting["open_objects"], waiting["oldest_open_minutes"]) == (1, 0)
+
+
+def test_a_function_without_a_bucket_tells_what_waits_in_the_one_that_the_database_belongs_to(
+    world: CleanupWorld,
+) -> None:
+    job = world.job()
+    kept, file = world.submitted(job), world.submitted(world.job())
+    world.file(kept, **ZIP)
+    world.file(file, **ZIP)
+    world.front.fail(503)
+    assert world.run("artifact_cleanup").status is Status.INCOMPLETE
+    world.clock.advance(hours=49)
+    world.hold("run", file)
+    world.run("artifact_cleanup")
+    assert world.environment({"GCS_BUCKET_NAME": None}).services.settings.cleanup.bucket is None
+    report = health(world.environment({"GCS_BUCKET_NAME": None}).services, JOBS["period_reset"], JOBS)
+    lines = {line["job"]: line["waiting"] for line in report["jobs"]}  # type: ignore[attr-defined]
+    for name in ("abandoned_cleanup", "artifact_cleanup", "opt_out_cleanup"):
+        told = lines[name]
+        assert (told["open_objects"], told["kept_objects"], told["oldest_open_minutes"]) == (2, 1, 49 * 60)

@@ -316,4 +316,4 @@ def test_the_health_check_says_what_waits(world: CleanupWorld, job: str) -> None
     module = REGISTRY[job].load()
     with environment.services.database.transaction(read_only=True) as transaction:
         waiting = module.waiting(transaction, NOON, environment.services.settings)
-    assert waiting == {"due_count": 2, "held": 1, "open_objects": 0, "kept_objects": 0}
+    assert waiting == {"due_count": 2, "held": 1, "open_objects": 0, "kept_objects": 0, "oldest_open_minutes": 0}
