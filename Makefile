@@ -3,11 +3,15 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
+CHECKOV := .venv-checkov/installed
 # Two workers a core would only wait for each other: the servers under test need the cores too.
 WORKERS ?= 2
+# The real terraform on schemas of real providers, without the cloud. Where it is missing, plain terraform has to do.
+TFCHECK := ../shared/terraform-check/tfcheck.py
+PROVIDERS := 7.46.1 8.7.0
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check format dev bench ops lock clean
+.PHONY: help install demo test check format terraform terraform-there dev bench ops lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -19,13 +23,19 @@ $(INSTALLED): requirements-dev.txt
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.txt
 	@touch $@
 
+$(CHECKOV): requirements-checkov.txt
+	@echo "Installing into $(@D) …"
+	@$(PYTHON) -m venv --clear $(@D)
+	@$(@D)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-checkov.txt
+	@touch $@
+
 install: $(INSTALLED) ## Make .venv and install what the project needs, hashes checked
 
 demo: $(INSTALLED) ## See the jobs work: real servers, seeded data, fired over HTTP as Cloud Scheduler does
 	@$(BIN)/python -m devstack.demo
 
-test: $(INSTALLED) ## Run all tests, on real servers
-	@$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
+test: $(INSTALLED) ## Run all tests but those of the Terraform, on real servers
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal --ignore=tests/infra
 
 check: $(INSTALLED) ## Format, lint, types, import contracts
 	@$(BIN)/ruff format --check .
@@ -36,6 +46,20 @@ check: $(INSTALLED) ## Format, lint, types, import contracts
 format: $(INSTALLED) ## Format the code and mend what the linter can
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
+
+terraform-there:
+	@command -v terraform >/dev/null || { echo "make terraform needs terraform 1.11 or newer on the PATH." >&2; exit 1; }
+
+terraform: terraform-there $(INSTALLED) $(CHECKOV) ## Check infra/terraform: its own tests, then the plan and the archive
+	@if [ -e $(TFCHECK) ]; then \
+		printf '%s\n' $(PROVIDERS) | xargs -P 2 -I @ $(BIN)/python $(TFCHECK) --google @ infra/terraform; \
+	else \
+		terraform -chdir=infra/terraform init -backend=false && \
+		terraform -chdir=infra/terraform fmt -check -recursive -diff && \
+		terraform -chdir=infra/terraform validate && \
+		terraform -chdir=infra/terraform test; \
+	fi
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal tests/infra
 
 dev: $(INSTALLED) ## Keep a dev stack up and print the settings to export
 	@$(BIN)/python -m devstack
@@ -53,4 +77,5 @@ lock: ## Compile requirements*.in anew (needs uv); UPGRADE=--upgrade takes newer
 	done
 
 clean: ## Remove what the project made here
-	@rm -rf $(VENV) .devstack .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	@rm -rf $(VENV) $(dir $(CHECKOV)) .devstack .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	@rm -rf infra/terraform/.terraform infra/terraform/build

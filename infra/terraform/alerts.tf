@@ -38,9 +38,9 @@ locals {
     outbox = {
       title    = "Maintenance: objects do not leave the bucket"
       severity = "WARNING"
-      # One run may leave an object to the next. All jobs share one outbox, so their runs add up.
-      conditions = { outbox = { title = "two runs in a day left objects behind", seconds = local.day, above = 1, by_job = false } }
-      what       = "Rows are erased, their objects are not. Look at maintenance.object_deletions: `held` names a retention policy or hold on the object, `error` what Google Cloud Storage said."
+      # All jobs share one outbox: the line of each would tell of the same object.
+      conditions = { outbox = { title = "an object waits for more than two days", seconds = local.hour / 4, above = 0, by_job = false } }
+      what       = "Rows are erased, their objects are not. Look at maintenance.object_deletions, where state is pending: the error there is what Google Cloud Storage said."
     }
   }
 }

@@ -5,6 +5,7 @@ locals {
   average = "sum by (job) (increase(logging_googleapis_com:user_maintenance_%s_sum[%s])) / sum by (job) (increase(logging_googleapis_com:user_maintenance_%s_count[%s]))"
 
   charts = [
+    { title = "Minutes since the last success, by job", query = format(local.average, "since_success_minutes", "10m", "since_success_minutes", "10m") },
     {
       title = "Runs completed in the last day, by job"
       query = "sum by (job) (increase(logging_googleapis_com:user_maintenance_runs{status=\"completed\"}[1d]))"

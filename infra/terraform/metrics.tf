@@ -51,8 +51,8 @@ locals {
       filter = "(jsonPayload.event=\"finish\" AND jsonPayload.unresolved_drift_count>0) OR (jsonPayload.event=\"health\" AND jsonPayload.waiting.unresolved_drift_count>0)"
     }
     outbox = {
-      about  = "Runs that ended with objects which should have left the bucket and did not"
-      filter = "jsonPayload.event=\"finish\" AND jsonPayload.dry_run=false AND jsonPayload.open_objects>0"
+      about  = "Health lines that tell of an object which should have left the bucket two days ago, and which nothing keeps"
+      filter = "jsonPayload.event=\"health\" AND jsonPayload.waiting.oldest_open_minutes>2880"
     }
   }
 
@@ -68,6 +68,11 @@ locals {
         about  = "Age of the oldest event that waits, in minutes"
         filter = "jsonPayload.event=\"health\" AND jsonPayload.waiting.oldest_waiting_minutes>=0"
         field  = "jsonPayload.waiting.oldest_waiting_minutes"
+      }
+      since_success_minutes = {
+        about  = "Minutes since a job last succeeded"
+        filter = "jsonPayload.event=\"health\" AND jsonPayload.since_success_minutes>=0"
+        field  = "jsonPayload.since_success_minutes"
       }
       drift_count = {
         about  = "Unresolved differences between our pages and Stripe's"

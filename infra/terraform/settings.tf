@@ -58,10 +58,10 @@ locals {
         MAINTENANCE_MODE    = var.mode
         JOB_TIMEOUT_SECONDS = tostring(job.timeout_seconds)
         CLOUD_SQL_INSTANCE  = local.database_connection_name
+        CLOUD_SQL_IP_TYPE   = var.network == "private" ? "private" : "public"
         DB_NAME             = var.database_name
         DB_USER             = local.database_users[name]
       },
-      var.network == "private" ? { CLOUD_SQL_IP_TYPE = "private" } : {},
       local.redis_ca_cert == null ? {} : { REDIS_CA_CERT = local.redis_ca_cert },
       contains(job.needs, "stripe") ? { STRIPE_METER_PAGES = var.stripe_meter_id } : {},
       contains(job.needs, "gcs") ? { GCS_BUCKET_NAME = local.bucket } : {},

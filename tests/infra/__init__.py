@@ -1,0 +1,1 @@
+"""The Terraform: what it plans, held against the code that it deploys."""
