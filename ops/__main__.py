@@ -1,12 +1,15 @@
 """`python -m ops`: the command line of the people who run this."""
 
+import io
 import json
 import os
 import sys
 
 import click
 
+from functions.registry import JOBS
 from ops import host_indexes
+from ops.grants import grant, grants_sql, read_logins
 from ops.migrate import migrate
 from ops.run import job_named, run_by_hand
 from shared.cleanup_settings import bucket_name
@@ -31,27 +34,39 @@ def cli() -> None:
 
 @cli.command("migrate")
 @click.option(
-    "--host-sql", is_flag=True, help="Only print the indexes for the service's own tables, for its own migrations."
+    "--grants",
+    type=click.File(),
+    help="Then give each function's login the tables that its job needs. What `terraform output -json database_users` "
+    "prints, as a file, or - for standard input.",
 )
-def migrate_command(host_sql: bool) -> None:
+@click.option(
+    "--host-sql",
+    is_flag=True,
+    help="Only print what concerns the service's own tables, for its own migrations: the indexes, or with --grants the "
+    "rights.",
+)
+def migrate_command(grants: io.TextIOBase | None, host_sql: bool) -> None:
     """Create or upgrade the schema `maintenance`, and build the indexes that jobs need.
 
     Safe to repeat, and safe beside a live service: of the service's tables it touches nothing but that it adds missing
-    indexes, without locking anybody out. The first time, it binds the database to this environment, so that a copy of
-    it is refused elsewhere; with STRIPE_SECRET_KEY set, to that key's mode (live or test) too, and with GCS_BUCKET_NAME
-    to that bucket.
+    indexes, without locking anybody out, and gives rights. The first time, it binds the database to this environment,
+    so that a copy of it is refused elsewhere; with STRIPE_SECRET_KEY set, to that key's mode (live or test) too, and
+    with GCS_BUCKET_NAME to that bucket.
 
     Example: DATABASE_URL=postgresql://… STRIPE_SECRET_KEY=sk_test_… python -m ops migrate
     """
-    if host_sql:
-        click.echo(host_indexes.host_sql(), nl=False)
-        return
     try:
+        logins = None if grants is None else read_logins(grants.read(), JOBS)
+        if host_sql:
+            click.echo(grants_sql(logins, JOBS) if logins else host_indexes.host_sql(), nl=False)
+            return
         target = database_target(os.environ)
         done = migrate(target, SystemClock().now(), stripe_settings(os.environ).livemode, bucket_name(os.environ))
         click.echo(f"The schema maintenance in {done.database} is at version {done.version}{done.from_note}.")
         for name in host_indexes.build_host_indexes(target):
             click.echo(f"Built the index {name}.")
+        for login in grant(target, logins, JOBS) if logins else ():
+            click.echo(f"Gave {login} the tables of its job.")
     except MaintenanceError as error:
         raise _Sentence(str(error)) from None
 

@@ -52,7 +52,7 @@ def migrate(target: DatabaseTarget, now: datetime, livemode: bool | None = None,
     engine = make_engine(target, _LIMITS)
     try:
         with translated_from_engine(target), engine.begin() as connection:
-            connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _MIGRATION_LOCK})
+            take_turn(connection)
             before = _version(connection)
             if before is not None:
                 _check_bound_here(connection, target)
@@ -72,6 +72,11 @@ def migrate(target: DatabaseTarget, now: datetime, livemode: bool | None = None,
         ) from error
     finally:
         engine.dispose()
+
+
+def take_turn(connection: Connection) -> None:
+    """Let one transaction after the other change the schema or who may use it."""
+    connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _MIGRATION_LOCK})
 
 
 def upgrade_schema(connection: Connection) -> str:

@@ -1,6 +1,7 @@
 """What a job is: its declaration (one entry of functions/jobs.json) and what its module gives back."""
 
 import importlib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from datetime import datetime
@@ -14,6 +15,9 @@ if TYPE_CHECKING:
     from shared.settings import Settings
 
 NEEDS = frozenset({"postgres", "redis", "stripe", "gcs"})
+# As PostgreSQL's GRANT writes them.
+_TABLE = re.compile(r"(maintenance\.)?[a-z_]+")
+_PRIVILEGE = re.compile(r"SELECT|INSERT|DELETE|UPDATE( \([a-z_]+(, [a-z_]+)*\))?")
 
 
 @dataclass(frozen=True)
@@ -46,7 +50,8 @@ class Job:
     """A job as it is declared. Everything else about it is derived from this.
 
     `counts` are the figures that add up over a firing's attempts, the first of them the job's main one; `gauges` tell
-    what waits at the end of a run.
+    what waits at the end of a run. `rights` are what its login may do with which table, beside what every run needs;
+    `waiting_reads` are those tables that its `waiting` reads, so that another job's health check must read them too.
     """
 
     name: str
@@ -60,6 +65,8 @@ class Job:
     needs: tuple[str, ...]
     counts: tuple[str, ...]
     gauges: tuple[str, ...]
+    rights: Mapping[str, tuple[str, ...]] = field(hash=False)
+    waiting_reads: tuple[str, ...]
 
     def load(self) -> JobModule:
         """Import the job's module. Done late, so that a function pays for its own job only."""
@@ -85,14 +92,23 @@ def parse_job(entry: Mapping[str, object]) -> Job:
     for name in names:
         value = entry[name]
         expected = get_origin(hints[name]) or hints[name]
-        if expected is tuple and isinstance(value, list) and all(isinstance(item, str) for item in value):
-            value = tuple(value)
+        if expected is tuple:
+            value = _as_texts(value)
+        elif expected is Mapping and isinstance(value, dict):
+            value = {key: _as_texts(item) for key, item in value.items()}
         if not isinstance(value, expected) or isinstance(value, bool):
             raise ValueError(f"job {entry.get('name')!r}: {name} must be a {expected.__name__}")
         values[name] = value
     job = Job(**values)  # type: ignore[arg-type]  # each value was held against its annotation just above
     _check(job)
     return job
+
+
+def _as_texts(value: object) -> object:
+    """A list of texts as a tuple; anything else as it is."""
+    if isinstance(value, list) and all(isinstance(item, str) for item in value):
+        return tuple(value)
+    return value
 
 
 def _check(job: Job) -> None:
@@ -119,3 +135,13 @@ def _check(job: Job) -> None:
         raise refuse(f"needs must name postgres, and nothing outside {', '.join(sorted(NEEDS))}")
     if not job.counts or len({*job.counts, *job.gauges}) != len(job.counts) + len(job.gauges):
         raise refuse("counts must name at least one figure, and no figure may stand in both counts and gauges")
+    for table, privileges in job.rights.items():
+        if not _TABLE.fullmatch(table) or not isinstance(privileges, tuple) or not privileges:
+            raise refuse(f"rights: {table} must be a table with a list of privileges")
+        for privilege in privileges:
+            if not _PRIVILEGE.fullmatch(privilege):
+                raise refuse(
+                    f"rights: {privilege!r} on {table} is not SELECT, INSERT, DELETE, UPDATE or UPDATE (columns)"
+                )
+    if any("SELECT" not in job.rights.get(table, ()) for table in job.waiting_reads):
+        raise refuse("waiting_reads must name tables that rights let it SELECT")

@@ -1,0 +1,152 @@
+"""What each function's login may do in the database: the tables that its job declares, and nothing else.
+
+Dangers, and what holds them:
+
+* Too much. A login keeps nothing from before on any table that a job declares, nor in the schema `maintenance`.
+* Somebody else's rights. A login that owns one of the tables, or is a superuser, is refused: what was taken from it
+  here would be missed elsewhere. So is a name that PostgreSQL would cut short, and take for another's.
+* Half of it. All is one transaction: whoever runs a job meanwhile has the old rights or the new ones.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from sqlalchemy import Connection, text
+
+from ops.engine import make_engine, translated_from_engine
+from ops.migrate import take_turn
+from shared.database_url import DatabaseTarget
+from shared.errors import Misconfigured
+from shared.job import Job
+from shared.sql import load_statements
+
+# The job whose function is asked for the health of all. Terraform knows it as `health_job`.
+HEALTH_JOB = "period_reset"
+# The statements of shared/queries.sql, which belong to every run.
+_EVERY_RUN = {
+    "maintenance.alembic_version": ("SELECT",),
+    "maintenance.identity": ("SELECT",),
+    "maintenance.controls": ("SELECT",),
+    "maintenance.runs": ("SELECT", "INSERT", "UPDATE"),
+    "maintenance.fences": ("SELECT", "INSERT", "UPDATE"),
+}
+_LONGEST_NAME = 63
+_LIMITS = {"lock_timeout": "5000", "TimeZone": "UTC"}
+_STATEMENTS = load_statements(Path(__file__).with_name("grants.sql"))
+
+Rights = Mapping[str, Sequence[str]]
+
+
+def read_logins(content: str, jobs: Mapping[str, Job]) -> dict[str, str]:
+    """Read `terraform output -json database_users`: a JSON object with the login of each job, by the job's name.
+
+    Raises Misconfigured for anything else.
+    """
+    example = '{"period_reset": "fn-period-reset@project.iam", …}, as `terraform output -json database_users` prints it'
+    try:
+        logins = json.loads(content)
+    except ValueError:
+        logins = None
+    if not isinstance(logins, dict) or not all(isinstance(login, str) and login for login in logins.values()):
+        raise Misconfigured("logins", f"The logins must be a JSON object: {example}.")
+    wrong = sorted(set(jobs).symmetric_difference(logins))
+    if wrong:
+        raise Misconfigured("logins", f"The logins must name each job once; missing or unknown: {', '.join(wrong)}.")
+    for login in logins.values():
+        if len(login.encode()) > _LONGEST_NAME or not login.isprintable():
+            raise Misconfigured("logins", f"{login!r} is no login: PostgreSQL takes {_LONGEST_NAME} bytes at most.")
+    return logins
+
+
+def rights_of(login: str, logins: Mapping[str, str], jobs: Mapping[str, Job]) -> Rights:
+    """The privileges of a login by table, with those of every job that has it."""
+    rights: dict[str, list[str]] = {}
+    mine = [jobs[name] for name, its in logins.items() if its == login]
+    parts: list[Rights] = [_EVERY_RUN, *(job.rights for job in mine)]
+    if any(job.name == HEALTH_JOB for job in mine):
+        parts.append({table: ("SELECT",) for job in jobs.values() for table in job.waiting_reads})
+    for part in parts:
+        for table, privileges in part.items():
+            known = rights.setdefault(table, [])
+            known.extend(each for each in privileges if each not in known)
+    return rights
+
+
+def grants_sql(logins: Mapping[str, str], jobs: Mapping[str, Job]) -> str:
+    """All statements, for whoever owns the service's tables."""
+    return "".join(f"{statement};\n" for login in _distinct(logins) for statement in _statements(login, logins, jobs))
+
+
+def grant(target: DatabaseTarget, logins: Mapping[str, str], jobs: Mapping[str, Job]) -> list[str]:
+    """Give each login the rights of its jobs, and take all others on these tables away; give the logins.
+
+    Raises Misconfigured where a login or table is not there, a login has rights of its own, or the session may not give
+    rights on a table; Unavailable when the database cannot be reached.
+    """
+    engine = make_engine(target, _LIMITS)
+    try:
+        with translated_from_engine(target), engine.begin() as connection:
+            take_turn(connection)
+            found = _distinct(logins)
+            _check_tables(connection, target, jobs)
+            for login in found:
+                _check_login(connection, login, target, jobs)
+                for statement in _statements(login, logins, jobs):
+                    connection.execute(text(statement.replace(":", r"\:")))
+            return found
+    finally:
+        engine.dispose()
+
+
+def _distinct(logins: Mapping[str, str]) -> list[str]:
+    return list(dict.fromkeys(logins.values()))
+
+
+def _tables(jobs: Mapping[str, Job]) -> list[str]:
+    return list(dict.fromkeys([*_EVERY_RUN, *(table for job in jobs.values() for table in job.rights)]))
+
+
+def _statements(login: str, logins: Mapping[str, str], jobs: Mapping[str, Job]) -> list[str]:
+    name = '"' + login.replace('"', '""') + '"'
+    rights = rights_of(login, logins, jobs)
+    services = [table for table in _tables(jobs) if "." not in table]
+    return [
+        f"REVOKE ALL ON ALL TABLES IN SCHEMA maintenance FROM {name}",
+        f"REVOKE ALL ON {', '.join(services)} FROM {name}",
+        f"GRANT USAGE ON SCHEMA maintenance, public TO {name}",
+        *(f"GRANT {', '.join(privileges)} ON {table} TO {name}" for table, privileges in rights.items()),
+    ]
+
+
+def _check_tables(connection: Connection, target: DatabaseTarget, jobs: Mapping[str, Job]) -> None:
+    rows = connection.execute(text(_STATEMENTS["tables"].text), {"tables": _tables(jobs)}).all()
+    missing = [row.name for row in rows if not row.there]
+    if missing:
+        raise Misconfigured(
+            "database",
+            f"There is no table {', '.join(missing)} in {target}. The service's own tables must be there first, and "
+            "the schema `maintenance` from `python -m ops migrate`. Nothing was changed.",
+        )
+    others = [row.name for row in rows if not row.mine]
+    if others:
+        raise Misconfigured(
+            "database rights",
+            f"This login does not own {', '.join(others)}, so it may give nobody rights there. Nothing was changed. "
+            "Use the owner's login, or have the owner run what `python -m ops migrate --grants … --host-sql` prints.",
+        )
+
+
+def _check_login(connection: Connection, login: str, target: DatabaseTarget, jobs: Mapping[str, Job]) -> None:
+    asked = {"login": login, "tables": _tables(jobs)}
+    row = connection.execute(text(_STATEMENTS["login"].text), asked).first()
+    if row is None:
+        raise Misconfigured(
+            "logins", f"There is no login {login} in {target}. `terraform apply` makes it. Nothing was changed."
+        )
+    if row.powerful:
+        raise Misconfigured(
+            "logins",
+            f"The login {login} owns tables of its own or is a superuser, so a function must not have it. Nothing was "
+            "changed.",
+        )
