@@ -1,4 +1,4 @@
-"""Installations of infra/terraform, offline: the real terraform on the schemas of the real providers, without the cloud.
+"""Installations of infra/terraform, offline: the real terraform on the schemas of the real providers, and no cloud.
 
 An installation is planned, applied and planned again. That takes seconds, so tests share what came of it: the plan and
 the state, as terraform tells them in JSON.
@@ -54,7 +54,7 @@ VARIANTS: Mapping[str, Mapping[str, object]] = {
         },
     },
 }
-# Three levels of a JSON document, wherever it stands.
+# A JSON document, or any part of one.
 Json = Any
 
 
@@ -181,7 +181,9 @@ def once(file: Path, make: Callable[[], str]) -> str:
         return file.read_text()
 
 
-def tree_copy(folder: Path, parts: Sequence[str] = ("infra", "functions", "shared", "main.py", "requirements.txt")) -> Path:
+def tree_copy(
+    folder: Path, parts: Sequence[str] = ("infra", "functions", "shared", "main.py", "requirements.txt")
+) -> Path:
     """A copy of what terraform reads, to change."""
     listed = subprocess.run(
         ["git", "ls-files", "-coz", "--exclude-standard", *parts], cwd=REPOSITORY, capture_output=True, text=True,

@@ -111,4 +111,6 @@ def test_every_variable_is_described_and_shown() -> None:
         assert re.search(r"^  description = \".{20,}\"$", block, re.MULTILINE), name
         assert re.search(rf"^(?:# )?{name}\b", example, re.MULTILINE), name
     outputs = (folder / "outputs.tf").read_text(encoding="utf-8")
-    assert len(re.findall(r"^output ", outputs, re.MULTILINE)) == len(re.findall(r"^  description", outputs, re.MULTILINE))
+    assert len(re.findall(r"^output ", outputs, re.MULTILINE)) == len(
+        re.findall(r"^  description", outputs, re.MULTILINE)
+    )

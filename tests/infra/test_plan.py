@@ -1,0 +1,380 @@
+"""The plan against functions/jobs.json and the code: what is deployed, what fires it, and who may do what."""
+
+import itertools
+import json
+import re
+from datetime import datetime, timedelta
+from typing import Any
+
+import pytest
+from cronsim import CronSim
+
+import main
+from functions.registry import JOBS
+from shared.job import Job
+from tests.infra.conftest import Install
+from tests.infra.installing import Installation
+
+pytestmark = pytest.mark.timeout(600)
+
+# Written out, and not read from jobs.json: these are what users were promised.
+SCHEDULES = {
+    "period_reset": "30 0 * * *",
+    "stripe_reconcile": "15 */2 * * *",
+    "usage_counter_cleanup": "0 2 * * 0",
+    "abandoned_cleanup": "0 1 * * *",
+    "artifact_cleanup": "0 3 * * *",
+    "opt_out_cleanup": "0 4 * * 6",
+}
+BUCKET_JOBS = {"abandoned_cleanup", "artifact_cleanup", "opt_out_cleanup"}
+PROJECT = "demo-project"
+INVOKER = f"maintenance-invoker@{PROJECT}.iam.gserviceaccount.com"
+BUILDER = f"serviceAccount:maintenance-build@{PROJECT}.iam.gserviceaccount.com"
+
+
+@pytest.fixture
+def default(installed: Install) -> Installation:
+    return installed()
+
+
+def slug(job: str) -> str:
+    return job.replace("_", "-")
+
+
+def account(job: str) -> str:
+    return f"fn-{slug(job)}@{PROJECT}.iam.gserviceaccount.com"
+
+
+def test_each_job_is_fired_at_its_time_as_the_invoker(default: Installation) -> None:
+    fired = default.applied.of("google_cloud_scheduler_job", "job")
+    assert {name: job["schedule"] for name, job in fired.items()} == SCHEDULES
+    functions = default.applied.of("google_cloudfunctions2_function")
+    for name, job in fired.items():
+        assert job["name"] == slug(name)
+        assert job["time_zone"] == "Etc/UTC"
+        assert job["paused"] is False
+        (target,) = job["http_target"]
+        uri = functions[name]["service_config"][0]["uri"]
+        assert uri
+        assert (target["http_method"], target["uri"]) == ("POST", uri)
+        (token,) = target["oidc_token"]
+        assert token == {"service_account_email": INVOKER, "audience": uri}
+    assert len({job["http_target"][0]["uri"] for job in fired.values()}) == len(JOBS)
+
+
+def test_the_health_check_is_asked_every_five_minutes(default: Installation) -> None:
+    health = default.applied.of("google_cloud_scheduler_job", "health")["health"]
+    function = default.applied.of("google_cloudfunctions2_function")["period_reset"]
+    uri = function["service_config"][0]["uri"]
+    assert (health["schedule"], health["time_zone"], health["paused"]) == ("*/5 * * * *", "Etc/UTC", False)
+    (target,) = health["http_target"]
+    assert (target["http_method"], target["uri"]) == ("GET", uri)
+    assert target["oidc_token"] == [{"service_account_email": INVOKER, "audience": uri}]
+
+
+def test_each_function_is_what_its_job_declares(default: Installation) -> None:
+    functions = default.planned.of("google_cloudfunctions2_function")
+    assert set(functions) == set(JOBS)
+    (source,) = default.planned.of("google_storage_bucket_object").values()
+    for name, function in functions.items():
+        job = JOBS[name]
+        assert function["name"] == slug(name)
+        assert function["description"] == job.description
+        build = function["build_config"][0]
+        assert build["runtime"] == "python313"
+        # functions-framework looks for this name in main.py.
+        assert callable(getattr(main, build["entry_point"]))
+        assert build["entry_point"] == name
+        assert build["source"][0]["storage_source"][0]["object"] == source["name"]
+        service = function["service_config"][0]
+        assert service["timeout_seconds"] == job.timeout_seconds
+        assert service["available_memory"] == f"{job.memory_mib}Mi"
+        assert service["max_instance_request_concurrency"] == 4
+        assert service["available_cpu"] == "1"
+        assert (service["min_instance_count"], service["max_instance_count"]) == (0, 2)
+        assert service["ingress_settings"] == "ALLOW_INTERNAL_ONLY"
+        assert service["service_account_email"] == account(name)
+        assert service["environment_variables"]["MAINTENANCE_MODE"] == "report"
+    builders = {each["build_config"][0]["service_account"] for each in default.applied.of(
+        "google_cloudfunctions2_function").values()}  # fmt: skip
+    assert builders == {f"projects/{PROJECT}/serviceAccounts/{BUILDER.removeprefix('serviceAccount:')}"}
+
+
+def test_there_is_one_archive_named_by_its_content(default: Installation) -> None:
+    (source,) = default.planned.of("google_storage_bucket_object").values()
+    (built,) = [
+        each["values"] for each in default.plan["prior_state"]["values"]["root_module"]["resources"]
+        if each["address"] == "data.archive_file.source"
+    ]  # fmt: skip
+    assert source["name"] == f"source-{built['output_sha256']}.zip"
+
+
+@pytest.mark.parametrize("variant", ["default", "full"])
+def test_a_firing_with_all_its_attempts_is_over_before_the_next(installed: Install, variant: str) -> None:
+    done = installed(variant)
+    functions = done.planned.of("google_cloudfunctions2_function")
+    for name, fired in done.planned.of("google_cloud_scheduler_job", "job").items():
+        deadline = int(fired["attempt_deadline"].removesuffix("s"))
+        assert 15 <= deadline <= 1800
+        service = functions[name]["service_config"][0]
+        assert service["timeout_seconds"] <= deadline - 90
+        assert service["environment_variables"]["JOB_TIMEOUT_SECONDS"] == str(service["timeout_seconds"])
+        (retry,) = fired["retry_config"]
+        assert 0 <= retry["retry_count"] <= 5
+        assert retry["max_retry_duration"] == "0s"
+        attempts = (retry["retry_count"] + 1) * deadline
+        assert attempts + _longest_waits(retry) < _shortest_interval(fired["schedule"]).total_seconds()
+
+
+def _longest_waits(retry: dict[str, Any]) -> int:
+    """Cloud Scheduler's waits between attempts: doubled so many times, then longer by the last step each time."""
+    wait = int(retry["min_backoff_duration"].removesuffix("s"))
+    longest = int(retry["max_backoff_duration"].removesuffix("s"))
+    waits = []
+    for number in range(retry["retry_count"]):
+        waits.append(min(wait, longest))
+        wait += wait if number < retry["max_doublings"] else wait // 2
+    return sum(waits)
+
+
+def _shortest_interval(cron: str) -> timedelta:
+    firings = CronSim(cron, datetime(2026, 1, 1))  # noqa: DTZ001  as in UTC, where no hour is skipped
+    times = [next(firings) for _ in range(400)]
+    return min(after - before for before, after in itertools.pairwise(times))
+
+
+def test_the_declared_retries_are_those_of_the_plan(default: Installation) -> None:
+    fired = default.planned.of("google_cloud_scheduler_job", "job")
+    assert {name: job["retry_config"][0]["retry_count"] for name, job in fired.items()} == {
+        name: job.retries for name, job in JOBS.items()
+    }
+    assert fired["stripe_reconcile"]["retry_config"][0]["retry_count"] <= 2
+
+
+def grants(done: Installation) -> set[tuple[str, str, str]]:
+    """Every right that is granted to anybody: on what, which role, to whom."""
+    found = set()
+    for address, values in done.applied.by_address.items():
+        kind = address.split(".")[0]
+        if "_iam_" in kind and kind != "google_project_iam_custom_role":
+            # A binding or a policy would take others' rights away, and one of those here would go unseen.
+            assert kind.endswith("_iam_member"), address
+            what = {
+                "google_project_iam_member": "project",
+                "google_cloud_run_v2_service_iam_member": f"service {values.get('name')}",
+                "google_secret_manager_secret_iam_member": f"secret {_last(values.get('secret_id'))}",
+                "google_storage_bucket_iam_member": f"bucket {_last(values.get('bucket'))}",
+                "google_artifact_registry_repository_iam_member": "images",
+                "google_kms_crypto_key_iam_member": "key",
+            }[kind]
+            found.add((what, values["role"], values["member"]))
+    return found
+
+
+def _last(path: str | None) -> str:
+    return (path or "").rsplit("/", 1)[-1]
+
+
+def expected_grants(*, redis: bool) -> set[tuple[str, str, str]]:
+    """Every right that a job's `needs` call for, and those of the build and of Cloud Scheduler."""
+    expected = {
+        ("project", "roles/logging.logWriter", BUILDER),
+        ("project", "roles/storage.objectViewer", BUILDER),
+        ("images", "roles/artifactregistry.writer", BUILDER),
+    }
+    accessor = "roles/secretmanager.secretAccessor"
+    for name, job in JOBS.items():
+        member = f"serviceAccount:{account(name)}"
+        expected |= {
+            ("project", "roles/cloudsql.client", member),
+            ("project", "roles/cloudsql.instanceUser", member),
+            (f"service {slug(name)}", "roles/run.invoker", f"serviceAccount:{INVOKER}"),
+        }
+        if redis:
+            expected.add(("secret maintenance-redis-url", accessor, member))
+        if "stripe" in job.needs:
+            expected.add(("secret maintenance-stripe-secret-key", accessor, member))
+        if "gcs" in job.needs:
+            expected.add((f"bucket {PROJECT}-files", f"projects/{PROJECT}/roles/maintenanceCleaner", member))
+    return expected
+
+
+@pytest.mark.parametrize(("variant", "redis"), [("default", True), ("minimal", False)])
+def test_everybody_has_the_rights_that_they_need_and_no_others(installed: Install, variant: str, redis: bool) -> None:
+    done = installed(variant)
+    assert grants(done) == expected_grants(redis=redis)
+    role = done.applied.of("google_project_iam_custom_role")["cleaner"]
+    # List and delete; never read what users uploaded.
+    assert sorted(role["permissions"]) == ["storage.buckets.get", "storage.objects.delete", "storage.objects.list"]
+    assert {name for name, job in JOBS.items() if "gcs" in job.needs} == BUCKET_JOBS
+
+
+def test_rights_in_the_project_reach_no_further_than_our_own(default: Installation) -> None:
+    members = default.applied.of("google_project_iam_member")
+    conditions = {
+        index: (values["role"], [each["expression"] for each in values["condition"] or []])
+        for index, values in members.items()
+    }
+    for role, expressions in conditions.values():
+        if role.startswith("roles/cloudsql"):
+            (expression,) = expressions
+            assert expression == (
+                "resource.service == 'sqladmin.googleapis.com' && "
+                f"resource.name == 'projects/{PROJECT}/instances/bytereview'"
+            )
+        elif role == "roles/storage.objectViewer":
+            (expression,) = expressions
+            assert f"buckets/{PROJECT}-maintenance-source" in expression
+            assert f"{PROJECT}-files" not in expression
+        else:
+            assert role == "roles/logging.logWriter"
+
+
+@pytest.mark.parametrize("variant", ["default", "minimal", "full", "existing", "own key"])
+def test_nothing_is_open_to_all_and_nobody_has_a_primitive_role(installed: Install, variant: str) -> None:
+    done = installed(variant)
+    assert grants(done)
+    for _, role, member in grants(done):
+        assert role not in {"roles/owner", "roles/editor", "roles/viewer"}
+        assert member.startswith("serviceAccount:")
+    for told in (done.plan, done.state):
+        text = json.dumps(told)
+        assert "allUsers" not in text
+        assert "allAuthenticatedUsers" not in text
+
+
+def secrets(done: Installation) -> dict[str, dict[str, tuple[str, str]]]:
+    """The secret and version behind each secret variable, by job."""
+    return {
+        name: {
+            each["key"]: (each["secret"], each["version"])
+            for each in function["service_config"][0]["secret_environment_variables"]
+        }
+        for name, function in done.applied.of("google_cloudfunctions2_function").items()
+    }
+
+
+def test_secrets_go_to_who_needs_them_in_a_pinned_version(installed: Install) -> None:
+    for name, given in secrets(installed()).items():
+        expected = {"REDIS_URL": "maintenance-redis-url"}
+        if "stripe" in JOBS[name].needs:
+            expected["STRIPE_SECRET_KEY"] = "maintenance-stripe-secret-key"
+        assert {key: secret for key, (secret, _) in given.items()} == expected
+    # The versions are those that this installation itself made.
+    made = {
+        index_or_name: values["version"]
+        for index_or_name, values in installed().applied.by_address.items()
+        if index_or_name.startswith("google_secret_manager_secret_version.")
+    }
+    assert {version for given in secrets(installed()).values() for _, version in given.values()} == set(made.values())
+    assert "latest" not in made.values()
+    assert secrets(installed("existing"))["stripe_reconcile"]["STRIPE_SECRET_KEY"] == ("stripe", "7")
+
+
+def test_without_redis_only_the_job_with_stripe_has_a_secret(installed: Install) -> None:
+    done = installed("minimal")
+    assert {name: sorted(given) for name, given in secrets(done).items() if given} == {
+        "stripe_reconcile": ["STRIPE_SECRET_KEY"]
+    }
+    functions = done.applied.of("google_cloudfunctions2_function")
+    bucket = {
+        name for name, function in functions.items()
+        if "GCS_BUCKET_NAME" in function["service_config"][0]["environment_variables"]
+    }  # fmt: skip
+    assert bucket == BUCKET_JOBS
+    assert not done.applied.of("google_redis_instance")
+    assert not done.applied.of("google_compute_network")
+    assert not any(function["service_config"][0]["direct_vpc_network_interface"] for function in functions.values())
+
+
+def test_each_account_logs_in_to_the_database_as_itself(default: Installation) -> None:
+    users = default.applied.of("google_sql_user")
+    logins = {name: f"fn-{slug(name)}@{PROJECT}.iam" for name in JOBS}
+    assert {name: user["name"] for name, user in users.items()} == logins
+    assert {user["type"] for user in users.values()} == {"CLOUD_IAM_SERVICE_ACCOUNT"}
+    for name, function in default.applied.of("google_cloudfunctions2_function").items():
+        assert function["service_config"][0]["environment_variables"]["DB_USER"] == logins[name]
+
+
+def test_the_database_admits_nobody_but_the_connector(installed: Install) -> None:
+    (open_,) = installed("default").planned.of("google_sql_database_instance").values()
+    (private,) = installed("full").planned.of("google_sql_database_instance").values()
+    for database, is_public in ((open_, True), (private, False)):
+        settings = database["settings"][0]
+        network = settings["ip_configuration"][0]
+        assert network["ipv4_enabled"] is is_public
+        assert not network["authorized_networks"]
+        assert network["ssl_mode"] == "ENCRYPTED_ONLY"
+        assert settings["connector_enforcement"] == "REQUIRED"
+        assert settings["edition"] == "ENTERPRISE"
+        assert settings["tier"].startswith("db-custom-")
+        assert settings["availability_type"] in ("ZONAL", "REGIONAL")
+        backup = settings["backup_configuration"][0]
+        assert backup["enabled"]
+        assert backup["point_in_time_recovery_enabled"]
+        assert database["deletion_protection"]
+        assert settings["deletion_protection_enabled"]
+
+
+def test_the_bucket_is_closed_and_keeps_what_was_deleted_for_a_week(default: Installation) -> None:
+    bucket = default.planned.of("google_storage_bucket", "files")["0"]
+    assert bucket["uniform_bucket_level_access"]
+    assert bucket["public_access_prevention"] == "enforced"
+    assert bucket["force_destroy"] is False
+    assert bucket["soft_delete_policy"][0]["retention_duration_seconds"] == 7 * 86400
+    (rule,) = bucket["lifecycle_rule"]
+    assert rule["action"][0]["type"] == "Delete"
+    assert rule["condition"][0]["matches_prefix"] == ["temp_uploads/"]
+    # A backstop only: the job deletes them after 7 days.
+    assert rule["condition"][0]["age"] >= 30
+
+
+def test_redis_wants_a_password_and_tls(default: Installation) -> None:
+    (redis,) = default.planned.of("google_redis_instance").values()
+    assert redis["auth_enabled"]
+    assert redis["transit_encryption_mode"] == "SERVER_AUTHENTICATION"
+    assert redis["tier"] == "BASIC"
+
+
+def test_the_outputs_say_what_an_operator_asks_for(default: Installation) -> None:
+    outputs = {name: each["value"] for name, each in default.state["values"]["outputs"].items()}
+    functions = default.applied.of("google_cloudfunctions2_function")
+    assert outputs["function_accounts"] == {name: account(name) for name in JOBS}
+    assert outputs["function_uris"] == {name: each["service_config"][0]["uri"] for name, each in functions.items()}
+    assert outputs["database_users"] == {name: f"fn-{slug(name)}@{PROJECT}.iam" for name in JOBS}
+    assert outputs["run_now"] == {
+        name: f"gcloud scheduler jobs run {slug(name)} --location=europe-west1 --project={PROJECT}" for name in JOBS
+    }
+    assert outputs["invoker_account"] == INVOKER
+
+
+def test_labels_are_the_applications_and_the_installations(installed: Install) -> None:
+    done = installed("full")
+    labels = {"app": "maintenance", "environment": "prod", "team": "platform"}
+    (database,) = done.planned.of("google_sql_database_instance").values()
+    assert database["settings"][0]["user_labels"] == labels
+    policies = done.planned.of("google_monitoring_alert_policy")
+    assert [policy["user_labels"] for policy in policies.values()] == [labels] * len(policies)
+    # Everything else takes them from the provider, which is no part of a plan's values.
+    provider = done.plan["configuration"]["provider_config"]["google"]["expressions"]
+    assert provider["default_labels"]["references"] == ["var.labels"]
+
+
+def test_what_is_turned_on_of_google_cloud_stays_on(installed: Install) -> None:
+    apis = installed("full").planned.of("google_project_service")
+    assert {"cloudfunctions.googleapis.com", "run.googleapis.com", "cloudscheduler.googleapis.com"} <= set(apis)
+    assert not any(api["disable_on_destroy"] for api in apis.values())
+
+
+def job_of(text: str) -> set[str]:
+    """The functions that a filter names."""
+    (names,) = re.findall(r"service_name=\(([^)]*)\)", text)
+    return set(re.findall(r'"([^"]+)"', names))
+
+
+def test_metrics_are_made_of_the_lines_of_every_function(default: Installation) -> None:
+    metrics = default.planned.of("google_logging_metric")
+    assert metrics
+    every: list[Job] = list(JOBS.values())
+    for metric in metrics.values():
+        assert job_of(metric["filter"]) == {slug(job.name) for job in every}
