@@ -276,7 +276,9 @@ class Scheduler:
             attempt.status = int(kind)
             attempt.code = code_of(attempt.status)
         elif kind == "overrun":
-            self._start(partial(self._deliver, job, attempt, request))
+            sent = threading.Event()
+            self._start(partial(self._deliver, job, attempt, request, sent))
+            sent.wait()
             attempt.code, lasts = DEADLINE_EXCEEDED, job.deadline
         else:
             second = self._start(partial(self._deliver, job, attempt, request)) if kind == "twin" else None
@@ -301,9 +303,11 @@ class Scheduler:
                     self._later(attempt.at + timedelta(seconds=fault.seconds), again)
         return lasts
 
-    def _deliver(self, job: ScheduledJob, attempt: Attempt, request: Request) -> Delivery:
+    def _deliver(
+        self, job: ScheduledJob, attempt: Attempt, request: Request, sent: threading.Event | None = None
+    ) -> Delivery:
         patience = self._patience if isinstance(self.clock, MovableClock) else job.deadline.total_seconds()
-        delivery = deliver(request, self.clock.now(), patience)
+        delivery = deliver(request, self.clock.now(), patience, sent or threading.Event())
         with self._lock:
             attempt.deliveries.append(delivery)
         return delivery

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import http.client
 import json
+import threading
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
@@ -49,13 +50,14 @@ def make_request(job: ScheduledJob, target: str, slot: datetime | None, now: dat
     return Request(f"{target.rstrip('/')}{job.path}", job.method, headers, job.body)
 
 
-def deliver(request: Request, at: datetime, patience: float) -> Delivery:
-    """Send it, and wait for so many real seconds at most. Whatever goes wrong is in the delivery."""
+def deliver(request: Request, at: datetime, patience: float, sent: threading.Event) -> Delivery:
+    """Send it, say when that is done, and wait for so many real seconds at most. What goes wrong is in the delivery."""
     parts = urlsplit(request.url)
     path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
     connection = http.client.HTTPConnection(parts.hostname or "", parts.port or 80, timeout=patience)
     try:
         connection.request(request.method, path, request.body, request.headers)
+        sent.set()
         answer = connection.getresponse()
         return Delivery(at, answer.status, answer.read(), code=code_of(answer.status))
     except TimeoutError:
@@ -63,6 +65,7 @@ def deliver(request: Request, at: datetime, patience: float) -> Delivery:
     except (OSError, http.client.HTTPException) as error:
         return Delivery(at, error=str(error) or repr(error), code=UNAVAILABLE)
     finally:
+        sent.set()
         connection.close()
 
 

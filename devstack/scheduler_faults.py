@@ -10,7 +10,7 @@
 | 503, 429 | no | that answer, of the platform |
 | cut | yes | no answer: the connection breaks |
 | slow | yes | the answer, `seconds` later; from the deadline on DEADLINE_EXCEEDED instead, which is the default |
-| overrun | yes | DEADLINE_EXCEEDED; the attempt may still be running when the next one is made |
+| overrun | yes | DEADLINE_EXCEEDED; nobody waits for the attempt, which may still run when the next one is made |
 | twice | twice, one after the other | the first answer; the second delivery comes `seconds` later, at once by default |
 | twin | twice, at the same time | the answer to one of them |
 | late | as ever | the firing begins `seconds` late, 60 by default, with the time that it was to begin at |

@@ -86,8 +86,8 @@ def jobs_of_plan(plan: Mapping[str, Any]) -> tuple[ScheduledJob, ...]:
     }
     configured = _configured(plan.get("configuration", {}).get("root_module", {}))
     jobs = tuple(_read(each, functions, configured) for each in resources if each["type"] == _JOB)
-    names = [job.name for job in jobs]
-    if len(set(names)) != len(names):
+    # The requests carry the short name alone.
+    if len({job.id for job in jobs}) != len(jobs):
         raise PlanError("The plan has two jobs of one name.")
     return jobs
 

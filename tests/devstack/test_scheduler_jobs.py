@@ -193,7 +193,7 @@ def test_what_would_be_played_wrongly_is_refused(change: Callable[[Values], obje
 
 
 def test_two_jobs_of_one_name_are_refused() -> None:
-    plan = changed(lambda values: values.update(name="maintenance-health"))
+    plan = changed(lambda values: values.update(name="maintenance-health", region="europe-west2"))
     with pytest.raises(PlanError, match="two jobs of one name"):
         jobs_of_plan(plan)
 

@@ -10,7 +10,7 @@ import pytest
 
 from devstack.scheduler import Scheduler
 from devstack.scheduler_keeper import Keeper
-from devstack.scheduler_ledger import Outcome
+from devstack.scheduler_ledger import DEADLINE_EXCEEDED, Outcome
 from tests.support.clock import NOON
 from tests.support.scheduler import Function, make_job
 from tests.support.wait import until
@@ -56,6 +56,19 @@ def test_jobs_fire_beside_each_other_and_are_retried(going: GoingClock, function
         until(lambda: scheduler.ledger.gaps(jobs, NOON, going.moment) == [], "the retry succeeded")
     assert len(function.arrived) == 3
     assert all(firing.outcome is Outcome.SUCCEEDED for firing in scheduler.ledger.firings)
+
+
+def test_the_true_deadline_holds(going: GoingClock, function: Function) -> None:
+    job = make_job(schedule="* * * * *", deadline=timedelta(seconds=0.2))
+    scheduler = Scheduler([job], {"nightly": function.url}, going)
+    function.hold()
+    with Keeper(scheduler):
+        going.moment += MINUTE
+        until(lambda: scheduler.show("nightly").code == DEADLINE_EXCEEDED, "the attempt was given up")
+    function.release()
+    (firing,) = scheduler.ledger.of("nightly")
+    assert firing.attempts[0].ended_at == going.moment
+    assert firing.attempts[0].deliveries[0].error == "no answer within 0.2 s"
 
 
 def test_nobody_keeps_the_time_after_the_end(going: GoingClock, function: Function) -> None:

@@ -59,6 +59,10 @@ def test_retries_go_on_until_both_limits_are_reached(count: int, duration: timed
     assert made == attempts
 
 
+def test_a_wait_of_nothing_is_no_retry_for_ever() -> None:
+    assert retry_moment(Retries(first_wait=timedelta(0)), attempts=1, first=NOON, failed=NOON) is None
+
+
 def test_a_wait_counts_from_the_end_of_the_attempt() -> None:
     failed = NOON + 30 * MINUTE
     retries = Retries(count=1, first_wait=MINUTE)

@@ -99,10 +99,13 @@ class Function(ThreadedServer):
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
         body = await request.read()
-        self.arrived.append(Arrived(self.clock.now(), request.method, request.raw_path, dict(request.headers), body))
         answer = _Answer(self.answers.popleft() if self.answers else 200)
-        if self._hold:
+        held = self._hold
+        if held:
             self._held.append(answer)
+        # Last: a test that sees the request may change its mind about the next one.
+        self.arrived.append(Arrived(self.clock.now(), request.method, request.raw_path, dict(request.headers), body))
+        if held:
             await answer.held.wait()
         self.answered += 1
         if answer.status == CUT and request.transport is not None:
