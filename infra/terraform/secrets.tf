@@ -97,7 +97,7 @@ resource "google_secret_manager_secret_version" "redis" {
 }
 
 resource "google_secret_manager_secret_iam_member" "redis" {
-  for_each  = local.has_redis ? local.jobs : {}
+  for_each  = { for name, job in local.jobs : name => job if local.has_redis }
   secret_id = google_secret_manager_secret.redis[0].secret_id
   role      = "roles/secretmanager.secretAccessor"
   member    = google_service_account.function[each.key].member

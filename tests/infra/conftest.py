@@ -13,6 +13,18 @@ from tests.infra.installing import NEWEST, TFCHECK, Installation, install, once
 
 Install = Callable[..., Installation]
 
+# A property by which a test says something to whoever reads the end of the output: what a worker prints is lost.
+TOLD_AT_THE_END = "the archive"
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print what tests have to say."""
+    for report in terminalreporter.getreports("passed"):
+        for name, text in report.user_properties:
+            if name == TOLD_AT_THE_END:
+                terminalreporter.section(name)
+                terminalreporter.line(text)
+
 
 @pytest.fixture(scope="session", autouse=True)
 def _offline_terraform() -> None:

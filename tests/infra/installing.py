@@ -155,7 +155,8 @@ def install(variant: str, google: str, folder: Path) -> Installation:
     # Of all the commands, only a plan with -detailed-exitcode ends with 2: "there are changes".
     assert done.returncode in (0, 2), f"{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
     assert len(told) == 2, done.stdout[-3000:]
-    return Installation(done.stdout, *told, second_plan_is_empty=done.returncode == 0)
+    plan, state = told
+    return Installation(done.stdout, plan, state, second_plan_is_empty=done.returncode == 0)
 
 
 def json_lines(output: str) -> list[Json]:
