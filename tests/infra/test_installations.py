@@ -92,7 +92,7 @@ def test_the_guides_own_example_is_short_and_plans(tmp_path: Path) -> None:
 def test_the_guide_names_outputs_and_files_that_there_are(installed: Install) -> None:
     guide = _GUIDE.read_text(encoding="utf-8")
     outputs = set(installed().state["values"]["outputs"])
-    asked = set(re.findall(r"terraform output (?:-raw )?(\w+)", guide))
+    asked = set(re.findall(r"terraform output (?:-\w+ )?(\w+)", guide))
     assert asked
     assert asked <= outputs
     named = set(re.findall(r"`(\w+\.tf)`", guide))
