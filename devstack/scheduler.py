@@ -320,7 +320,7 @@ class Scheduler:
                 firing.outcome = Outcome.SUCCEEDED
                 return
             again = retry_moment(state.job.retries, attempts=attempt.number, first=firing.attempts[0].at, failed=now)
-            if again is None or (state.paused and not firing.forced):
+            if again is None:
                 firing.outcome = Outcome.FAILED
             else:
                 self._plan(state, firing, again)

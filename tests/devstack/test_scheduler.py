@@ -63,13 +63,17 @@ def test_a_firing_carries_the_headers_of_cloud_scheduler(function: Function) -> 
 
 
 def test_a_job_sends_its_own_method_path_body_and_headers(function: Function) -> None:
-    headers = {"X-Own": "1", "User-Agent": "mine", "X-CloudScheduler-JobName": "mine", "Authorization": "mine"}
+    headers = {"X-Own": "1", "user-agent": "mine", "x-cloudscheduler-jobname": "mine", "authorization": "mine"}
+    headers["X-Google-Own"] = "1"
     job = make_job(method="PUT", path="/a/b?c=d", body=b"{}", headers=headers, account="a@b", audience="c")
     scheduler_of(function, job).run_until(ONE)
     (request,) = function.arrived
     assert (request.method, request.path, request.body) == ("PUT", "/a/b?c=d", b"{}")
     assert request.headers["Content-Type"] == "application/octet-stream"
     assert (request.headers["X-Own"], request.job) == ("1", "nightly")
+    names = [name.lower() for name in request.headers]
+    assert len(set(names)) == len(names)
+    assert "x-google-own" not in names
     assert request.headers["User-Agent"] == "Google-Cloud-Scheduler"
     assert claims(request.headers["Authorization"])["aud"] == "c"
 
@@ -232,6 +236,16 @@ def test_a_paused_job_does_not_fire_and_what_it_missed_is_not_made_up_for(functi
         Outcome.PAUSED,
     ]
     assert function.moments == [ONE + DAY]
+
+
+def test_a_firing_that_is_late_does_not_begin_after_a_pause(function: Function) -> None:
+    scheduler = scheduler_of(function, make_job(paused=True))
+    scheduler.faults.add("late", seconds=60)
+    scheduler.run_until(ONE)
+    scheduler.resume("nightly")
+    scheduler.run_until(ONE + DAY / 2)
+    assert function.arrived == []
+    assert [firing.outcome for firing in scheduler.ledger.of("nightly")] == [Outcome.PAUSED]
 
 
 def test_a_retry_that_comes_due_in_a_pause_is_not_made(function: Function) -> None:

@@ -233,6 +233,13 @@ def test_a_seed_gives_the_same_faults_whatever_else_happens() -> None:
     assert max(late) <= 240
 
 
+def test_faults_are_drawn_for_the_jobs_that_they_are_for(function: Function) -> None:
+    scheduler = scheduler_of(function, make_job("one"), make_job("two"))
+    scheduler.faults.random(1, {"503": 1.0}, job="two")
+    scheduler.run_until(ONE + HOUR)
+    assert [[each.fault for each in firing.attempts] for firing in scheduler.ledger.firings] == [[None], ["503"] * 3]
+
+
 def test_no_fault_is_played_after_a_clear(scheduler: Scheduler) -> None:
     scheduler.faults.add("503", times=None)
     scheduler.faults.random(1, {"refused": 1.0})
