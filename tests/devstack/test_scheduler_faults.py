@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import contextlib
+import socket
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from devstack.scheduler import Scheduler
-from devstack.scheduler_jobs import ScheduledJob
+from devstack.scheduler_jobs import Retries, ScheduledJob
 from devstack.scheduler_ledger import DEADLINE_EXCEEDED, OK, UNAVAILABLE, Firing, Outcome
 from tests.support.clock import NOON, ManualClock
 from tests.support.scheduler import Function, make_job
@@ -114,6 +116,43 @@ def test_an_attempt_that_overruns_its_deadline_still_runs_beside_the_next(
     assert [delivery.status for delivery in firing.deliveries] == [200, 200]
 
 
+class WatchedClock(ManualClock):
+    """A clock that has something looked at before each time it moves."""
+
+    def __init__(self, look: Callable[[], int]) -> None:
+        super().__init__()
+        self.seen: list[int] = []
+        self._look = look
+
+    def set(self, now: datetime) -> None:
+        self.seen.append(self._look())
+        super().set(now)
+
+
+def test_an_overrunning_attempt_is_sent_before_the_clock_moves_on() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening, contextlib.ExitStack() as accepted:
+        listening.setblocking(False)
+        count = 0
+
+        def connections() -> int:
+            nonlocal count
+            with contextlib.suppress(BlockingIOError):
+                while True:
+                    accepted.enter_context(listening.accept()[0])
+                    count += 1
+            return count
+
+        clock = WatchedClock(connections)
+        job = make_job(schedule="* * * * *", retries=Retries(), deadline=15 * SECOND)
+        scheduler = Scheduler([job], {"nightly": f"http://127.0.0.1:{listening.getsockname()[1]}"}, clock)
+        scheduler.faults.add("overrun", times=None)
+        scheduler.run_until(NOON + timedelta(minutes=30))
+        connections()
+    scheduler.settle()
+    # Looked at when a firing is due and, 15 s later, when its attempt has overrun.
+    assert clock.seen == [0, *(number for number in range(1, 30) for _ in range(2))]
+
+
 def test_settle_waits_for_what_still_runs(scheduler: Scheduler, function: Function) -> None:
     scheduler.faults.add("overrun")
     scheduler.run_until(ONE)
@@ -154,6 +193,15 @@ def test_an_attempt_may_be_delivered_twice_at_the_same_time(scheduler: Scheduler
     scheduler.settle()
     (firing,) = scheduler.ledger.of("nightly", forced=True)
     assert seen(firing) == [("twin", 200, OK, 2)]
+
+
+def test_both_deliveries_have_ended_before_the_clock_moves_on() -> None:
+    clock = WatchedClock(lambda: serving.answered)
+    with Function(clock) as serving:
+        scheduler = scheduler_of(serving, make_job(schedule="* * * * *"))
+        scheduler.faults.add("twin", times=None)
+        scheduler.run_until(NOON + timedelta(minutes=100))
+    assert clock.seen == [2 * number for number in range(100)]
 
 
 # --- late firings
