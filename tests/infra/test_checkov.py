@@ -9,7 +9,7 @@ import pytest
 
 from devstack.serving import REPOSITORY
 from tests.infra.conftest import Install
-from tests.infra.installing import Json, arguments, json_lines, terraform, tree_copy
+from tests.infra.installing import Json, arguments, json_lines, once, terraform, tree_copy
 
 pytestmark = [
     pytest.mark.timeout(600),
@@ -56,8 +56,11 @@ def is_reason(reason: str, module: Path) -> bool:
 
 
 @pytest.fixture(scope="module")
-def of_files() -> Json:
-    return checkov("--directory", _MODULE, "--framework", "terraform")
+def of_files(shared_folder: Path) -> Json:
+    def look() -> str:
+        return json.dumps(checkov("--directory", _MODULE, "--framework", "terraform"))
+
+    return json.loads(once(shared_folder / "checkov-of-files.json", look))
 
 
 def test_nothing_is_found_in_the_files_but_what_is_skipped(of_files: Json) -> None:

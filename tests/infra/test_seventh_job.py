@@ -12,7 +12,7 @@ import pytest
 
 from functions.registry import JOBS
 from tests.infra.conftest import Install
-from tests.infra.installing import Json, arguments, json_lines, planned_resources, terraform, tree_copy
+from tests.infra.installing import Json, arguments, json_lines, once, planned_resources, terraform, tree_copy
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -64,10 +64,15 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def plan(tree: Path) -> Json:
-    done = terraform("plan", "-out=p.plan", *arguments("default", tree), "then", "show", "-json", "p.plan", root=tree)
-    assert done.returncode == 0, f"{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
-    (plan,) = json_lines(done.stdout)
+def plan(tree: Path, shared_folder: Path) -> Json:
+    given = arguments("default", tree)
+
+    def make() -> str:
+        done = terraform("plan", "-out=p.plan", *given, "then", "show", "-json", "p.plan", root=tree)
+        assert done.returncode == 0, f"{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
+        return done.stdout
+
+    (plan,) = json_lines(once(shared_folder / "seventh-plan.txt", make))
     return plan
 
 

@@ -60,14 +60,6 @@ run "default" {
   }
 }
 
-run "default_again_is_no_change" {
-  command = plan
-  assert {
-    condition     = output.source_archive == run.default.source_archive
-    error_message = "The same sources make the same archive."
-  }
-}
-
 run "full" {
   variables {
     network        = "private"
