@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from devstack.stripe_account import Account
 from devstack.stripe_objects import Refused
 from tests.stripe.model import Event, Ledger
-from tests.support.clock import ManualClock
+from tests.support.clock import MovableClock
 from tests.support.database import TestDatabase
 
 _PERIOD = timedelta(days=30)
@@ -29,7 +29,7 @@ class User:
 class Service:
     """Does to database, Stripe and ledger what the service does, at the clock's time; each act takes seven seconds."""
 
-    def __init__(self, database: TestDatabase, stripe: Account, clock: ManualClock, ledger: Ledger) -> None:
+    def __init__(self, database: TestDatabase, stripe: Account, clock: MovableClock, ledger: Ledger) -> None:
         self.database = database
         self.stripe = stripe
         self.clock = clock
@@ -80,13 +80,23 @@ class Service:
 
     def renew(self) -> None:
         """Stripe's webhooks have told of new periods, and free users' months have rolled over."""
+        self.renew_paid()
         for user in self.users:
             if user.subscription is None:
                 self._calendar_month(user)
-                continue
-            while user.end is not None and user.end <= self.clock.now():
-                user.start, user.end = user.end, user.end + _PERIOD
-            self._write(user)
+
+    def renew_paid(self) -> None:
+        """Stripe's webhooks have told of new periods."""
+        for user in self.users:
+            if user.subscription is not None:
+                while user.end is not None and user.end <= self.clock.now():
+                    user.start, user.end = user.end, user.end + _PERIOD
+                self._write(user)
+
+    def look_up(self) -> None:
+        """Read each user's period, as the service does before it counts pages."""
+        for user in self.users:
+            user.start, user.end = self.database.period(user.name)
 
     def delete(self, user: User) -> None:
         """The account goes with all its rows. Its customer stays at Stripe, without a running subscription."""

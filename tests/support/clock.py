@@ -3,10 +3,23 @@
 import threading
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Protocol
 
 from shared.clock import format_rfc3339, parse_rfc3339
 
 NOON = datetime(2026, 5, 15, 12, 0, tzinfo=UTC)
+
+
+class MovableClock(Protocol):
+    """What the clocks below have in common."""
+
+    def now(self) -> datetime:
+        """The time it shows."""
+        ...
+
+    def advance(self, **amount: float) -> None:
+        """Move it by so much, as timedelta counts."""
+        ...
 
 
 class ManualClock:
@@ -45,6 +58,9 @@ class FileClock:
         new = self.file.with_suffix(".new")
         new.write_text(format_rfc3339(now))
         new.replace(self.file)
+
+    def advance(self, **amount: float) -> None:
+        self.set(self.now() + timedelta(**amount))
 
 
 class VirtualTimer:
