@@ -353,7 +353,7 @@ class Outbox:
 def what_is_open(transaction: Transaction, bucket: str) -> Row:
     """How many objects wait to leave a bucket (`open`): those that something keeps (`kept`), and those `pending`.
 
-    `pending_since` is when the oldest of these was requested, None without any.
+    `waiting_since` is when the oldest one that nothing keeps was requested, None without any.
     """
     (row,) = transaction.rows(STATEMENTS["what_is_open"], bucket=bucket)
     return row
@@ -361,7 +361,7 @@ def what_is_open(transaction: Transaction, bucket: str) -> Row:
 
 def open_gauges(opened: Row, now: datetime) -> dict[str, int]:
     """The gauges that tell of what is open. An object that something keeps does not make the oldest one older."""
-    since = opened["pending_since"]
+    since = opened["waiting_since"]
     oldest = 0 if since is None else max(0, (now - since) // timedelta(minutes=1))
     return {"open_objects": opened["open"], "kept_objects": opened["kept"], "oldest_open_minutes": oldest}
 

@@ -99,11 +99,10 @@ UPDATE maintenance.object_deletions SET claimed_until = NULL
 WHERE id = ANY (CAST(:ids AS bigint[])) AND done_at IS NULL;
 
 -- name: what_is_open
--- How many objects wait to leave the bucket, how many of them nothing speaks against and since when, and how many
--- something keeps.
+-- How many objects wait to leave the bucket, how many of them nothing speaks against, how many something keeps, and since
+-- when the oldest of all others waits.
 SELECT
     count(*) AS open, count(*) FILTER (WHERE state = 'pending') AS pending,
-    min(requested_at) FILTER (WHERE state = 'pending') AS pending_since,
-    count(*) FILTER (WHERE state = 'held') AS kept
+    count(*) FILTER (WHERE state = 'held') AS kept, min(requested_at) FILTER (WHERE state <> 'held') AS waiting_since
 FROM maintenance.object_deletions
 WHERE done_at IS NULL AND bucket = :bucket;

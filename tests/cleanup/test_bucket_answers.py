@@ -95,3 +95,7 @@ def test_objects_that_the_bucket_will_not_delete_are_failures_with_their_reason(
     assert "object_deletions" in line["item"]
     assert "400" in line["message"]
     assert name not in environment.log
+    # It is tried again each day, and its age tells that it is stuck.
+    world.clock.advance(days=3)
+    again = world.run("abandoned_cleanup").counts
+    assert (again["open_objects"], again["kept_objects"], again["oldest_open_minutes"]) == (1, 0, 3 * 24 * 60)
