@@ -63,10 +63,11 @@ def migrate_command(grants: io.TextIOBase | None, host_sql: bool) -> None:
         target = database_target(os.environ)
         done = migrate(target, SystemClock().now(), stripe_settings(os.environ).livemode, bucket_name(os.environ))
         click.echo(f"The schema maintenance in {done.database} is at version {done.version}{done.from_note}.")
-        for name in host_indexes.build_host_indexes(target):
-            click.echo(f"Built the index {name}.")
+        click.echo(done.bound_note)
         for login in grant(target, logins, JOBS) if logins else ():
             click.echo(f"Gave {login} the tables of its job.")
+        for name in host_indexes.build_host_indexes(target):
+            click.echo(f"Built the index {name}.")
     except MaintenanceError as error:
         raise _Sentence(str(error)) from None
 
@@ -87,7 +88,7 @@ def run_command(job: str, dry_run: bool, limit: int | None, allow_deletes: int |
     """
     found = job_named(job)
     if found is None:
-        raise _Sentence(f"There is no job {job!r}. See --help for the jobs.")
+        raise _Sentence(f"There is no job {job!r}. The jobs are {', '.join(each.cli for each in JOBS.values())}.")
     services = Services(os.environ, SystemClock(), sys.stderr)
     try:
         outcome = run_by_hand(services, found, dry_run=dry_run, limit=limit, allow_deletes=allow_deletes)

@@ -9,7 +9,7 @@ Dangers, and what holds them:
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from sqlalchemy import Connection, text
@@ -52,7 +52,11 @@ def read_logins(content: str, jobs: Mapping[str, Job]) -> dict[str, str]:
         raise Misconfigured("logins", f"The logins must be a JSON object: {example}.")
     wrong = sorted(set(jobs).symmetric_difference(logins))
     if wrong:
-        raise Misconfigured("logins", f"The logins must name each job once; missing or unknown: {', '.join(wrong)}.")
+        raise Misconfigured(
+            "logins",
+            f"The logins must name each job once; missing or unknown: {', '.join(wrong)}. "
+            "After an upgrade, `terraform apply` makes them, and `terraform output -json database_users` lists them.",
+        )
     for login in logins.values():
         if len(login.encode()) > _LONGEST_NAME or not login.isprintable():
             raise Misconfigured("logins", f"{login!r} is no login: PostgreSQL takes {_LONGEST_NAME} bytes at most.")
@@ -74,27 +78,32 @@ def rights_of(login: str, logins: Mapping[str, str], jobs: Mapping[str, Job]) ->
 
 
 def grants_sql(logins: Mapping[str, str], jobs: Mapping[str, Job]) -> str:
-    """All statements, for whoever owns the service's tables."""
-    return "".join(f"{statement};\n" for login in _distinct(logins) for statement in _statements(login, logins, jobs))
+    """The statements that concern the service's own tables, for whoever owns those."""
+    tables = [table for table in _tables(jobs) if not _is_ours(table)]
+    return "".join(
+        f"{statement};\n" for login in _distinct(logins) for statement in _statements(login, logins, jobs, tables)
+    )
 
 
 def grant(target: DatabaseTarget, logins: Mapping[str, str], jobs: Mapping[str, Job]) -> list[str]:
     """Give each login the rights of its jobs, and take all others on these tables away; give the logins.
 
-    Raises Misconfigured where a login or table is not there, a login has rights of its own, or the session may not give
-    rights on a table; Unavailable when the database cannot be reached.
+    What belongs to another owner is left to that one, and only looked at.
+    Raises Misconfigured where a login or table is not there, a login has rights of its own, or a right is missing that
+    is for another owner to give; Unavailable when the database cannot be reached.
     """
     engine = make_engine(target, _LIMITS)
     try:
         with translated_from_engine(target), engine.begin() as connection:
             take_turn(connection)
-            found = _distinct(logins)
-            _check_tables(connection, target, jobs)
-            for login in found:
+            mine = _own_tables(connection, target, jobs)
+            for login in _distinct(logins):
                 _check_login(connection, login, target, jobs)
-                for statement in _statements(login, logins, jobs):
+                for statement in _statements(login, logins, jobs, mine):
                     connection.execute(text(statement.replace(":", r"\:")))
-            return found
+        with translated_from_engine(target), engine.connect() as connection:
+            _check_others_tables(connection, logins, jobs, set(_tables(jobs)) - set(mine))
+        return _distinct(logins)
     finally:
         engine.dispose()
 
@@ -107,33 +116,70 @@ def _tables(jobs: Mapping[str, Job]) -> list[str]:
     return list(dict.fromkeys([*_EVERY_RUN, *(table for job in jobs.values() for table in job.rights)]))
 
 
-def _statements(login: str, logins: Mapping[str, str], jobs: Mapping[str, Job]) -> list[str]:
+def _is_ours(table: str) -> bool:
+    return table.startswith("maintenance.")
+
+
+def _statements(login: str, logins: Mapping[str, str], jobs: Mapping[str, Job], tables: Sequence[str]) -> list[str]:
+    """What gives a login its rights on these tables, and no others on them."""
     name = '"' + login.replace('"', '""') + '"'
     rights = rights_of(login, logins, jobs)
-    services = [table for table in _tables(jobs) if "." not in table]
-    return [
-        f"REVOKE ALL ON ALL TABLES IN SCHEMA maintenance FROM {name}",
-        f"REVOKE ALL ON {', '.join(services)} FROM {name}",
-        f"GRANT USAGE ON SCHEMA maintenance, public TO {name}",
-        *(f"GRANT {', '.join(privileges)} ON {table} TO {name}" for table, privileges in rights.items()),
-    ]
+    services = [table for table in tables if not _is_ours(table)]
+    statements = []
+    if len(services) < len(tables):
+        statements.append(f"REVOKE ALL ON ALL TABLES IN SCHEMA maintenance FROM {name}")
+        statements.append(f"GRANT USAGE ON SCHEMA maintenance TO {name}")
+    if services:
+        statements.append(f"REVOKE ALL ON {', '.join(services)} FROM {name}")
+        statements.append(f"GRANT USAGE ON SCHEMA public TO {name}")
+    given = {table: rights[table] for table in rights if table in tables}
+    return statements + [f"GRANT {', '.join(each)} ON {table} TO {name}" for table, each in given.items()]
 
 
-def _check_tables(connection: Connection, target: DatabaseTarget, jobs: Mapping[str, Job]) -> None:
+def _own_tables(connection: Connection, target: DatabaseTarget, jobs: Mapping[str, Job]) -> list[str]:
+    """Those of the tables that this session may give rights on; at least all of ours."""
     rows = connection.execute(text(_STATEMENTS["tables"].text), {"tables": _tables(jobs)}).all()
     missing = [row.name for row in rows if not row.there]
     if missing:
         raise Misconfigured(
             "database",
             f"There is no table {', '.join(missing)} in {target}. The service's own tables must be there first, and "
-            "the schema `maintenance` from `python -m ops migrate`. Nothing was changed.",
+            "the schema `maintenance` from `python -m ops migrate`. No rights were changed.",
         )
-    others = [row.name for row in rows if not row.mine]
+    others = [row.name for row in rows if not row.mine and _is_ours(row.name)]
     if others:
         raise Misconfigured(
             "database rights",
-            f"This login does not own {', '.join(others)}, so it may give nobody rights there. Nothing was changed. "
-            "Use the owner's login, or have the owner run what `python -m ops migrate --grants … --host-sql` prints.",
+            f"This login does not own {', '.join(others)}, so it may give nobody rights there. No rights were changed. "
+            "Use the login that ran `python -m ops migrate` first.",
+        )
+    return [row.name for row in rows if row.mine]
+
+
+def _check_others_tables(
+    connection: Connection, logins: Mapping[str, str], jobs: Mapping[str, Job], tables: Collection[str]
+) -> None:
+    wanted = [
+        (login, table, privilege)
+        for login in _distinct(logins)
+        for table, privileges in rights_of(login, logins, jobs).items()
+        if table in tables
+        for privilege in privileges
+    ]
+    lacking = connection.scalars(
+        text(_STATEMENTS["lacking"].text),
+        {
+            "logins": [login for login, _, _ in wanted],
+            "tables": [table for _, table, _ in wanted],
+            "privileges": [privilege.partition(" ")[0] for _, _, privilege in wanted],
+            "columns": [privilege.partition(" ")[2].strip("()").replace(" ", "") for _, _, privilege in wanted],
+        },
+    ).all()
+    if lacking:
+        raise Misconfigured(
+            "database rights",
+            f"Rights on {', '.join(lacking)} are missing, and this login does not own that. Everything else is given. "
+            "Have the owner run what `python -m ops migrate --grants … --host-sql` prints.",
         )
 
 
@@ -142,7 +188,7 @@ def _check_login(connection: Connection, login: str, target: DatabaseTarget, job
     row = connection.execute(text(_STATEMENTS["login"].text), asked).first()
     if row is None:
         raise Misconfigured(
-            "logins", f"There is no login {login} in {target}. `terraform apply` makes it. Nothing was changed."
+            "logins", f"There is no login {login} in {target}. `terraform apply` makes it. No rights were changed."
         )
     if row.powerful:
         raise Misconfigured(

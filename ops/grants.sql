@@ -25,3 +25,17 @@ SELECT rolsuper OR EXISTS (
     WHERE pg_has_role(pg_roles.oid, relowner, 'MEMBER')) AS powerful
 FROM pg_roles
 WHERE rolname = :login;
+
+-- name: lacking
+-- The tables on which a login has not a right that it should have, each right with its columns, or none for the whole.
+SELECT DISTINCT asked.table_name
+FROM unnest(
+    CAST(:logins AS text[]), CAST(:tables AS text[]), CAST(:privileges AS text[]), CAST(:columns AS text[]))
+    AS asked (login, table_name, privilege, columns)
+WHERE CASE asked.columns
+    WHEN '' THEN NOT has_table_privilege(asked.login, asked.table_name, asked.privilege)
+    ELSE EXISTS (
+        SELECT FROM unnest(string_to_array(asked.columns, ',')) AS one (name)
+        WHERE NOT has_column_privilege(asked.login, asked.table_name, one.name, asked.privilege))
+    END
+ORDER BY 1;

@@ -6,11 +6,12 @@ What it does is one transaction: a kill leaves the schema as it was. Two at once
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import alembic.command
 import alembic.config
 import alembic.util
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, Row, text
 
 import shared.migrations
 from ops.engine import make_engine, translated_from_engine
@@ -23,15 +24,19 @@ _MIGRATION_LOCK = 0x6D61_6967
 # No limit on statements: building something on a large table may take as long as it takes. Waiting for a lock is
 # limited, because everyone else queues behind the one who waits.
 _LIMITS = {"lock_timeout": "5000", "TimeZone": "UTC"}
+# A database without these is not the service's.
+_SERVICE_TABLES = ("billing_accounts", "usage_events", "job_runs", "source_files")
 
 
 @dataclass(frozen=True)
 class Migrated:
-    """What a migration did: where, from which version (None: from nothing) and to which."""
+    """What a migration did: where, from which version (None: from nothing) and to which; and what is bound now."""
 
     database: str
     before: str | None
     version: str
+    livemode: bool | None
+    bucket: str | None
 
     @property
     def from_note(self) -> str:
@@ -40,14 +45,24 @@ class Migrated:
             return " already"
         return f" (was {self.before})" if self.before else " (new)"
 
+    @property
+    def bound_note(self) -> str:
+        """What the database belongs to, and what is still to be said, for a message."""
+        modes = {True: "Stripe's live mode", False: "Stripe's test mode", None: "no mode of Stripe yet"}
+        later = {"STRIPE_SECRET_KEY": self.livemode is None, "GCS_BUCKET_NAME": self.bucket is None}
+        unset = " and ".join(name for name, missing in later.items() if missing)
+        bucket = f"the bucket {self.bucket}" if self.bucket else "no bucket yet"
+        again = f" Run this again with {unset} set for the jobs that need it." if unset else ""
+        return f"It is bound to {modes[self.livemode]} and to {bucket}.{again}"
+
 
 def migrate(target: DatabaseTarget, now: datetime, livemode: bool | None = None, bucket: str | None = None) -> Migrated:
     """Bring the schema `maintenance` to this code's version; the first time, bind the database to `target`.
 
     `livemode` says which mode of Stripe the settings' key is for, None without a key; `bucket` is the settings' bucket,
     None without one. What is bound first stays.
-    Raises Misconfigured when the database is bound to another environment or the login may not create the schema, and
-    Unavailable when it cannot be reached or something holds a lock that is needed.
+    Raises Misconfigured when the database is bound to another environment or has not the service's tables, or the login
+    may not create the schema, and Unavailable when it cannot be reached or something holds a lock that is needed.
     """
     engine = make_engine(target, _LIMITS)
     try:
@@ -56,9 +71,10 @@ def migrate(target: DatabaseTarget, now: datetime, livemode: bool | None = None,
             before = _version(connection)
             if before is not None:
                 _check_bound_here(connection, target)
+            _check_service_is_here(connection, target)
             version = upgrade_schema(connection)
-            bind_identity(connection, target, now, livemode, bucket)
-            return Migrated(str(target), before, version)
+            bound = bind_identity(connection, target, now, livemode, bucket)
+            return Migrated(str(target), before, version, bound.livemode, bound.bucket)
     except alembic.util.CommandError as error:
         raise Misconfigured(
             "schema maintenance",
@@ -96,8 +112,8 @@ def bind_identity(
     now: datetime,
     livemode: bool | None = None,
     bucket: str | None = None,
-) -> None:
-    """Write whose database this is, as far as that is not written already.
+) -> Row[Any]:
+    """Write whose database this is, as far as that is not written already; give the `livemode` and `bucket` bound.
 
     Raises Misconfigured when it is bound to the other mode of Stripe, or to another bucket.
     """
@@ -119,6 +135,20 @@ def bind_identity(
         raise wrong_mode(row.livemode)
     if bucket is not None and row.bucket != bucket:
         raise wrong_bucket(row.bucket, bucket)
+    return row
+
+
+def _check_service_is_here(connection: Connection, target: DatabaseTarget) -> None:
+    missing = connection.scalars(
+        text("SELECT name FROM unnest(CAST(:tables AS text[])) AS name WHERE to_regclass(name) IS NULL"),
+        {"tables": list(_SERVICE_TABLES)},
+    ).all()
+    if missing:
+        raise Misconfigured(
+            "database",
+            f"The service's tables are not in {target}: there is no {', '.join(missing)}. Is that the right database? "
+            "The service's own migrations come first. Nothing was changed.",
+        )
 
 
 def _version(connection: Connection) -> str | None:

@@ -17,8 +17,8 @@ _STATEMENTS = load_statements(Path(__file__).with_name("run.sql"))
 
 
 def job_named(name: str) -> Job | None:
-    """The job of a short name or an entry point's name; None where there is none."""
-    return next((job for job in JOBS.values() if name in (job.cli, job.name)), None)
+    """The job of a short name, an entry point's name or a function's (with dashes); None where there is none."""
+    return next((job for job in JOBS.values() if name.replace("-", "_") in (job.cli, job.name)), None)
 
 
 def run_by_hand(

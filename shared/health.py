@@ -19,8 +19,10 @@ from shared.statements import STATEMENTS
 
 # A firing's attempts may start so much before its time: clocks differ by minutes.
 _CLOCK_SKEW = timedelta(seconds=300)
-# Beside its timeout, an attempt has 90 s to answer.
+# Beside its timeout, an attempt has 90 s to answer, and Cloud Scheduler waits before the next: 240 s at most, as Terraform
+# sets it (backoff_longest_seconds).
 _ANSWER_SECONDS = 90
+_LONGEST_WAIT_SECONDS = 240
 # A health check that takes longer is itself a fault: what waits is left unknown then.
 _LOOKING_MS = 5_000
 _MINUTE = timedelta(minutes=1)
@@ -71,14 +73,19 @@ def is_overdue(job: Job, now: datetime, bound_at: datetime, last_success: Row | 
     `last_success` has the newest `started_at` and `slot` of the job's successes. A firing before `bound_at`, when this
     database began to belong here, counts for nothing.
     """
-    patience = timedelta(seconds=(job.retries + 1) * (job.timeout_seconds + _ANSWER_SECONDS))
-    firing = job.last_firing(now - patience)
+    firing = job.last_firing(now - patience(job))
     if firing <= bound_at:
         return False
     if last_success is None:
         return True
     started_since = last_success["started_at"] >= firing - _CLOCK_SKEW
     return not started_since and (last_success["slot"] is None or last_success["slot"] < firing)
+
+
+def patience(job: Job) -> timedelta:
+    """How long all attempts of a firing may take."""
+    attempts = (job.retries + 1) * (job.timeout_seconds + _ANSWER_SECONDS)
+    return timedelta(seconds=attempts + job.retries * _LONGEST_WAIT_SECONDS)
 
 
 def _waiting(services: Services, job: Job, now: datetime, settings: Settings) -> Mapping[str, int] | None:

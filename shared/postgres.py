@@ -274,9 +274,7 @@ def _no_such_database(target: DatabaseTarget) -> Misconfigured:
 
 
 def _no_right(target: DatabaseTarget, reason: str) -> Misconfigured:
-    return Misconfigured(
-        "database rights", f"The login {target.user!r} may not do what this job does: {reason}. Grant it that right."
-    )
+    return Misconfigured("database rights", f"The login {target.user!r} may not do this: {reason}. Give it that right.")
 
 
 def _schema_differs(target: DatabaseTarget, reason: str) -> Misconfigured:

@@ -356,7 +356,7 @@ def test_a_login_without_the_rights_says_so(database: TestDatabase, functions: F
     finally:
         database.script(f"DROP ROLE {name}")
     assert (answer.status, answer.fields["status"]) == (500, "misconfigured")
-    assert "Grant it" in answer.fields["message"]
+    assert "Give it" in answer.fields["message"]
 
 
 def test_a_wrong_password_for_redis_is_misconfigured(

@@ -54,10 +54,11 @@ def test_after_a_success_a_job_is_on_time_until_the_next_firing_has_had_its_atte
     assert look(environment)["overdue"] is False
     assert look(environment)["last_success"] == "2026-05-15T00:30:00Z"
     assert look(environment)["since_success_minutes"] == 0
-    clock.set(FIRING + timedelta(days=1, hours=1, minutes=59))
+    # Four attempts of half an hour, and three waits of four minutes.
+    clock.set(FIRING + timedelta(days=1, hours=2, minutes=11))
     assert look(environment)["overdue"] is False
-    assert look(environment)["since_success_minutes"] == 1440 + 119
-    clock.set(FIRING + timedelta(days=1, hours=2, minutes=1))
+    assert look(environment)["since_success_minutes"] == 1440 + 131
+    clock.set(FIRING + timedelta(days=1, hours=2, minutes=13))
     assert look(environment)["overdue"] is True
 
 
@@ -80,8 +81,19 @@ def test_a_run_that_could_not_do_a_single_item_is_no_success(database: TestDatab
 
 def test_in_report_mode_a_dry_run_is_what_there_is_to_do(make_environment: MakeEnvironment) -> None:
     report = make_environment({"MAINTENANCE_MODE": "report"})
-    report.run(slot=FIRING)
+    report.run()
     assert look(report)["overdue"] is False
+
+
+@pytest.mark.parametrize("modes", [("report", "enforce"), ("enforce", "report")])
+def test_a_change_of_the_mode_makes_no_job_late_that_was_on_time(
+    modes: tuple[str, str], make_environment: MakeEnvironment, clock: ManualClock
+) -> None:
+    before, after = (make_environment({"MAINTENANCE_MODE": mode}) for mode in modes)
+    before.run(slot=FIRING)
+    assert look(after)["overdue"] is False
+    clock.advance(days=2)
+    assert look(after)["overdue"] is True
 
 
 def test_a_firing_before_the_database_was_bound_here_counts_for_nothing() -> None:

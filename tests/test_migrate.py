@@ -42,6 +42,9 @@ def test_the_command_makes_the_schema_and_can_be_repeated(make_database: MakeDat
     first = ops("migrate", environ={"DATABASE_URL": database.url})
     assert (first.returncode, first.stderr) == (0, "")
     assert f"at version {SCHEMA_VERSION} (new)" in first.stdout
+    assert (
+        "bound to no mode of Stripe yet and to no bucket yet. Run this again with STRIPE_SECRET_KEY and" in first.stdout
+    )
     after = database.value(STRUCTURE)
     assert [line for line in after.splitlines() if line.startswith("public")] == service_tables.splitlines()
     second = ops("migrate", environ={"DATABASE_URL": database.url})
@@ -133,10 +136,29 @@ def test_a_login_that_may_not_make_schemas_is_told_so(database: TestDatabase) ->
     finally:
         database.script(f"DROP ROLE {name}")
     assert result.returncode == 1
-    assert "Grant it" in result.stderr
+    assert "Give it" in result.stderr
 
 
 def test_help_has_an_example() -> None:
     result = ops("migrate", "--help", environ={})
     assert result.returncode == 0
     assert "Example:" in result.stdout
+
+
+def test_it_says_what_is_bound_and_what_is_still_to_be_said(make_database: MakeDatabase, service_template: str) -> None:
+    database = make_database(service_template)
+    environ = {"DATABASE_URL": database.url, "GCS_BUCKET_NAME": "files"}
+    first = ops("migrate", environ=environ).stdout
+    assert "to no mode of Stripe yet and to the bucket files. Run this again with STRIPE_SECRET_KEY set" in first
+    second = ops("migrate", environ={**environ, "STRIPE_SECRET_KEY": "sk_test_x"}).stdout
+    assert "It is bound to Stripe's test mode and to the bucket files.\n" in second
+
+
+def test_a_database_without_the_services_tables_is_left_as_it_is(make_database: MakeDatabase) -> None:
+    database = make_database(None)
+    done = ops("migrate", environ={"DATABASE_URL": database.url})
+    assert done.returncode == 1
+    assert (
+        "there is no billing_accounts, usage_events, job_runs, source_files. Is that the right database?" in done.stderr
+    )
+    assert database.value("SELECT to_regnamespace('maintenance')") is None

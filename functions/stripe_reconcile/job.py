@@ -99,8 +99,8 @@ def _target(reader: Reader, meter_id: str, settings: StripeSettings) -> Target:
     except ReadRefused as error:
         raise Misconfigured(
             "STRIPE_METER_PAGES",
-            f"Stripe knows no meter {meter_id} in the account of STRIPE_SECRET_KEY: {error.answer.message} "
-            "Nothing was marked.",
+            f"Stripe knows no meter {meter_id} in the account of STRIPE_SECRET_KEY: "
+            f"{error.answer.message.rstrip('.')}. Nothing was marked.",
         ) from error
 
 
