@@ -19,8 +19,8 @@ from shared.statements import STATEMENTS
 
 # A firing's attempts may start so much before its time: clocks differ by minutes.
 _CLOCK_SKEW = timedelta(seconds=300)
-# Beside its timeout, an attempt has 90 s to answer, and Cloud Scheduler waits before the next: 240 s at most, as Terraform
-# sets it (backoff_longest_seconds).
+# Beside its timeout, an attempt has 90 s to answer, and Cloud Scheduler waits before the next: 240 s at most, as
+# Terraform sets it (backoff_longest_seconds).
 _ANSWER_SECONDS = 90
 _LONGEST_WAIT_SECONDS = 240
 # A health check that takes longer is itself a fault: what waits is left unknown then.

@@ -139,7 +139,9 @@ def test_the_login_of_the_health_check_sees_what_waits_for_every_job(
         return {line["job"] for line in report["jobs"] if line["waiting"] is None}  # type: ignore[attr-defined]
 
     assert blind(logins[HEALTH_JOB]) == set()
-    assert blind(logins["artifact_cleanup"]) == set(JOBS) - {"artifact_cleanup"}
+    seen = set(JOBS["artifact_cleanup"].rights)
+    hidden = {job.name for job in JOBS.values() if not set(job.waiting_reads) <= seen}
+    assert blind(logins["artifact_cleanup"]) == hidden != set()
     # And it needs each of these.
     mine = JOBS[HEALTH_JOB].rights
     for job in JOBS.values():
