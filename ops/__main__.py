@@ -9,6 +9,7 @@ import click
 
 from functions.registry import JOBS
 from ops import host_indexes
+from ops.commands import looking, pausing
 from ops.grants import grant, grants_sql, read_logins
 from ops.migrate import migrate
 from ops.run import job_named, run_by_hand
@@ -30,6 +31,10 @@ class _Sentence(click.ClickException):
 @click.group(help="Operate the maintenance jobs. Settings come from the environment, as for the functions.")
 def cli() -> None:
     """Group the commands."""
+
+
+for part in (looking, pausing):
+    part.add_to(cli)
 
 
 @cli.command("migrate")

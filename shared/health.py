@@ -4,7 +4,7 @@ A line a job is logged, because lateness of a daily or weekly job cannot be seen
 Monitoring looks back a day at most.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
 
@@ -14,7 +14,7 @@ from shared.job import Job
 from shared.postgres import Row
 from shared.services import Services
 from shared.settings import Settings
-from shared.start_check import check_start
+from shared.start_check import StartState, check_start
 from shared.statements import STATEMENTS
 
 # A firing's attempts may start so much before its time: clocks differ by minutes.
@@ -38,20 +38,36 @@ def health(services: Services, asked: Job, jobs: Mapping[str, Job]) -> dict[str,
     checks: dict[str, str] = {"postgres": "ok"}
     with services.database.transaction(read_only=True) as transaction:
         state = check_start(transaction, asked, settings, now)
-        history = {row["job"]: row for row in transaction.rows(STATEMENTS["job_history"], dry_run=settings.report_only)}
     try:
         if services.redis is not None:
             services.redis.ping()
             checks["redis"] = "ok"
     except (Unavailable, Misconfigured) as error:
         checks["redis"] = str(error)
-    # The function that is asked may have no bucket of its own. What waits for the others waits in the database's one.
-    of_all = replace(settings, cleanup=replace(settings.cleanup, bucket=state.bucket))
     lines = []
+    for line in lines_of(services, jobs, now, state):
+        said = f"{line['job']} is {'overdue' if line['overdue'] else 'on time'}"
+        services.log.write("WARNING" if line["overdue"] else "INFO", said, event="health", **line)
+        lines.append({name: format_rfc3339(v) if isinstance(v, datetime) else v for name, v in line.items()})
+    return {"success": True, "status": "healthy", "message": "PostgreSQL answers.", "checks": checks, "jobs": lines}
+
+
+def lines_of(
+    services: Services, jobs: Mapping[str, Job], now: datetime, state: StartState
+) -> Iterator[dict[str, object]]:
+    """For each job its last success, next firing, whether it is overdue, and what waits: None where nobody can tell.
+
+    Raises Unavailable when PostgreSQL cannot be reached.
+    """
+    settings = services.settings
+    with services.database.transaction(read_only=True) as transaction:
+        history = {row["job"]: row for row in transaction.rows(STATEMENTS["job_history"], dry_run=settings.report_only)}
+    # Who asks may have no bucket of its own. What waits for the others waits in the database's one.
+    of_all = replace(settings, cleanup=replace(settings.cleanup, bucket=state.bucket))
     for job in jobs.values():
         row = history.get(job.name)
         last_success = row["finished_at"] if row else None
-        line: dict[str, object] = {
+        yield {
             "job": job.name,
             "last_success": last_success,
             "since_success_minutes": max(0, (now - last_success) // _MINUTE) if last_success else None,
@@ -59,12 +75,6 @@ def health(services: Services, asked: Job, jobs: Mapping[str, Job]) -> dict[str,
             "overdue": is_overdue(job, now, state.bound_at, row),
             "waiting": _waiting(services, job, now, of_all),
         }
-        late = bool(line["overdue"])
-        services.log.write(
-            "WARNING" if late else "INFO", f"{job.name} is {'overdue' if late else 'on time'}", event="health", **line
-        )
-        lines.append({name: format_rfc3339(v) if isinstance(v, datetime) else v for name, v in line.items()})
-    return {"success": True, "status": "healthy", "message": "PostgreSQL answers.", "checks": checks, "jobs": lines}
 
 
 def is_overdue(job: Job, now: datetime, bound_at: datetime, last_success: Row | None) -> bool:

@@ -1,0 +1,170 @@
+"""What all commands have in common: the settings, the two forms of output, and how a command ends.
+
+Exit codes: 0 done; 1 it was done and the answer is no (a job did not succeed, something is not as it should be); 2 the
+command line is wrong; 3 a setting, a right or the schema is wrong, or what was named is not there; 4 something does not
+answer, so a later try may succeed; 5 a bug of ours.
+"""
+
+import functools
+import getpass
+import json
+import os
+import sys
+import traceback
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TextIO
+
+import click
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from shared.clock import Clock, SystemClock, format_rfc3339
+from shared.errors import MaintenanceError, Unavailable
+from shared.postgres import Transaction
+from shared.services import Services
+from shared.sql import Statement
+
+DONE, NO, USAGE, WRONG, DOWN, BUG = range(6)
+
+_RECORD_ACTION = Statement(
+    "record_action",
+    "Who did what, with which arguments and why.",
+    "INSERT INTO maintenance.operator_actions (at, by, action, arguments, reason) "
+    "VALUES (:at, :by, :action, CAST(:arguments AS jsonb), :reason)",
+)
+
+
+class NotThere(MaintenanceError):
+    """What the command names is not there, or is not in a state for it."""
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of a table: its heading and the field it shows."""
+
+    heading: str
+    name: str
+    right: bool = False
+
+
+class Shell:
+    """One command's environment. `as_json` chooses the form of output; the log of a run goes to `log`."""
+
+    def __init__(self, environ: Mapping[str, str], clock: Clock, as_json: bool, log: TextIO) -> None:
+        self.services = Services(environ, clock, log)
+        self.as_json = as_json
+
+    @property
+    def now(self) -> datetime:
+        """The time."""
+        return self.services.clock.now()
+
+    def tell(self, value: object, *lines: str) -> None:
+        """Print a result: as JSON, or as these lines."""
+        if self.as_json:
+            click.echo(as_text(value))
+        else:
+            for line in lines:
+                click.echo(printable(line))
+
+    def table(self, rows: Sequence[Mapping[str, object]], columns: Iterable[Column], nothing: str) -> None:
+        """Print rows: as a JSON array, or as a table; `nothing` is said where there are none."""
+        if self.as_json:
+            click.echo(as_text(rows))
+            return
+        if not rows:
+            click.echo(nothing)
+            return
+        table = Table(box=None, pad_edge=False, header_style="bold")
+        shown = list(columns)
+        for column in shown:
+            table.add_column(column.heading, justify="right" if column.right else "left", overflow="fold")
+        for row in rows:
+            table.add_row(*(Text(cell(row.get(column.name))) for column in shown))
+        Console(markup=False, highlight=False, emoji=False).print(table)
+
+    def record(
+        self, transaction: Transaction, action: str, arguments: Mapping[str, object], reason: str | None = None
+    ) -> None:
+        """Write down who does this, in the transaction that does it."""
+        transaction.execute(
+            _RECORD_ACTION, at=self.now, by=operator(), action=action, arguments=as_text(arguments), reason=reason
+        )
+
+
+def command(group: click.Group, name: str) -> Callable[[Callable[..., int | None]], click.Command]:
+    """Make a function a command: it is given a Shell and what its options say, and may give an exit code."""
+
+    def decorate(function: Callable[..., int | None]) -> click.Command:
+        @click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")
+        @click.option("--debug", is_flag=True, help="Print a stack trace if something fails.")
+        @functools.wraps(function)
+        def run(as_json: bool, debug: bool, **arguments: object) -> None:
+            shell = Shell(os.environ, SystemClock(), as_json, sys.stderr)
+            try:
+                code = function(shell, **arguments) or DONE
+            except click.ClickException:
+                raise
+            except Exception as error:  # noqa: BLE001  the boundary: whatever it is, it becomes a sentence
+                code = _failed(shell, error, debug)
+            finally:
+                shell.services.close()
+            sys.exit(code)
+
+        return group.command(name)(run)
+
+    return decorate
+
+
+def as_text(value: object) -> str:
+    """A value as JSON, with times as RFC 3339."""
+    return json.dumps(value, default=_encoded, indent=2 if sys.stdout.isatty() else None)
+
+
+def _encoded(value: object) -> object:
+    if isinstance(value, datetime):
+        return format_rfc3339(value)
+    if isinstance(value, Mapping):
+        return dict(value)
+    raise TypeError(f"{type(value).__name__} is not for JSON")
+
+
+def cell(value: object) -> str:
+    """A value as it stands in a table: nothing as a dash, times to the second, and no control characters."""
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, datetime):
+        return format_rfc3339(value.replace(microsecond=0))
+    if isinstance(value, Mapping):
+        return printable(", ".join(f"{key} {each}" for key, each in value.items() if each)) or "-"
+    return printable(str(value))
+
+
+def printable(text: str) -> str:
+    """Text with everything that a terminal could take for a command made visible."""
+    return "".join(each if each.isprintable() else repr(each)[1:-1] for each in text)
+
+
+def operator() -> str:
+    """Who is at the keyboard, as far as the machine knows."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return f"uid {os.getuid()}"
+
+
+def _failed(shell: Shell, error: Exception, debug: bool) -> int:
+    """Say on standard error what failed; give the exit code."""
+    if debug:
+        click.echo(shell.services.redact("".join(traceback.format_exception(error))), err=True)
+    if isinstance(error, MaintenanceError):
+        click.echo(shell.services.redact(str(error)), err=True)
+        return DOWN if isinstance(error, Unavailable) else WRONG
+    what = type(error).__name__
+    click.echo(f"This is a bug ({what}). Run it again with --debug, and report what it prints.", err=True)
+    return BUG

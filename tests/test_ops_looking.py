@@ -1,0 +1,126 @@
+"""The commands that look, and the operator's pauses."""
+
+import json
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from functions.registry import JOBS
+from ops.shell import BUG, DOWN, NO, USAGE, WRONG, printable
+from tests.conftest import Environment
+from tests.support.database import TestDatabase
+from tests.test_migrate import ops
+
+HOSTILE = "\x1b[31mred\x07 [bold]not[/bold] \u202eoff"
+
+
+def run_all(environ: dict[str, str]) -> None:
+    assert ops("run", "period", environ=environ).returncode == 0
+
+
+def test_status_tells_of_each_job_and_fails_when_one_is_late(database: TestDatabase, environ: dict[str, str]) -> None:
+    database.account("ann", "free")
+    done = ops("status", "--json", environ=environ)
+    told = {row["job"]: row for row in json.loads(done.stdout)}
+    assert (done.returncode, set(told)) == (NO, set(JOBS))
+    assert (told["period_reset"]["overdue"], told["period_reset"]["last_run"]) == (True, None)
+    assert told["period_reset"]["waiting"]["due_count"] == 1
+    run_all(environ)
+    after = {row["job"]: row for row in json.loads(ops("status", "--json", environ=environ).stdout)}
+    assert (after["period_reset"]["overdue"], after["period_reset"]["last_run"]["status"]) == (False, "completed")
+    database.execute("UPDATE maintenance.identity SET bound_at = :now", now=datetime.now(UTC))
+    assert ops("status", environ=environ).returncode == 0
+
+
+def test_status_tells_what_runs_now(database: TestDatabase, environ: dict[str, str]) -> None:
+    since = datetime.now(UTC) - timedelta(minutes=3)
+    database.execute(
+        "INSERT INTO maintenance.runs (job, trigger, status, dry_run, started_at, deadline_at) "
+        "VALUES ('period_reset', 'schedule', 'running', false, :since, :since)",
+        since=since,
+    )
+    (row, *_) = json.loads(ops("status", "--json", environ=environ).stdout)
+    assert row["running_run"] == database.value("SELECT id FROM maintenance.runs")
+    assert datetime.fromisoformat(row["running_since"]) == since
+    assert "running since" in ops("status", environ=environ).stdout
+
+
+def test_history_and_one_run(database: TestDatabase, environment: Environment, environ: dict[str, str]) -> None:
+    database.account("ann", "free")
+    first, second = environment.run(), environment.run(dry_run=True)
+    told = json.loads(ops("history", "period", "--json", environ=environ).stdout)
+    assert [row["id"] for row in told] == [second.run_id, first.run_id]
+    assert ops("history", "stripe", environ=environ).stdout == "Nothing has run yet.\n"
+    assert len(json.loads(ops("history", "--limit", "1", "--json", environ=environ).stdout)) == 1
+    one = json.loads(ops("show", str(first.run_id), "--json", environ=environ).stdout)
+    assert (one["status"], one["counts"]["updated_count"]) == ("completed", 1)
+    assert f" {first.message}\n" in ops("show", str(first.run_id), environ=environ).stdout
+
+
+def test_a_pause_holds_firings_and_is_recorded(environment: Environment, environ: dict[str, str]) -> None:
+    until = (datetime.now(UTC) + timedelta(days=400)).replace(microsecond=0)
+    paused = ops("pause", "period", "--until", until.isoformat(), "--reason", HOSTILE, environ=environ)
+    assert (paused.returncode, paused.stderr) == (0, "")
+    outcome = environment.run()
+    assert (outcome.status, HOSTILE in outcome.message) == ("paused", True)
+    assert ops("resume", "period", environ=environ).returncode == 0
+    assert environment.run().status == "completed"
+    again = ops("resume", "period", environ=environ)
+    assert (again.returncode, again.stderr) == (WRONG, "period_reset is not paused.\n")
+    told = json.loads(ops("actions", "--json", environ=environ).stdout)
+    assert [(row["action"], row["arguments"]["job"]) for row in told] == [
+        ("resume", "period_reset"),
+        ("pause", "period_reset"),
+    ]
+    shown = ops("actions", environ=environ).stdout
+    assert "\x1b" not in shown
+    assert "[bold]not[/bold]" in " ".join(shown.split())
+
+
+def test_what_a_terminal_could_take_for_a_command_is_made_visible() -> None:
+    assert printable(HOSTILE) == r"\x1b[31mred\x07 [bold]not[/bold] \u202eoff"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "sentence"),
+    [
+        (["pause", "nothing", "--until", "2099-01-01T00:00:00Z", "--reason", "x"], WRONG, "no job 'nothing'. The jobs"),
+        (["pause", "period", "--until", "2020-01-01T00:00:00Z", "--reason", "x"], WRONG, "is over"),
+        (["pause", "period", "--until", "tomorrow", "--reason", "x"], USAGE, "'tomorrow' is no time such as"),
+        (["pause", "period", "--until", "2099-01-01T00:00:00Z"], USAGE, "--reason"),
+        (["show", "99999"], WRONG, "There is no run 99999"),
+        (["history", "--limit", "0"], USAGE, "0 is not in the range"),
+    ],
+)
+def test_what_cannot_be_done_is_said_in_a_sentence(
+    arguments: list[str], code: int, sentence: str, environ: dict[str, str]
+) -> None:
+    done = ops(*arguments, environ=environ)
+    assert (done.returncode, done.stdout) == (code, "")
+    assert sentence in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("command", [["status"], ["history"], ["show", "1"], ["actions"], ["resume", "period"]])
+def test_a_database_that_is_down_or_not_named_is_told_and_has_its_exit_code(command: list[str]) -> None:
+    down = ops(*command, environ={"DATABASE_URL": "postgresql://ann:s3cret@127.0.0.1:1/byte"})
+    assert (down.returncode, down.stdout, "Traceback" in down.stderr) == (DOWN, "", False)
+    assert "accepts no connection" in down.stderr
+    assert "s3cret" not in down.stderr
+    unset = ops(*command, environ={})
+    assert (unset.returncode, "DATABASE_URL is not set" in unset.stderr) == (WRONG, True)
+
+
+def test_a_schema_that_is_not_there_is_told(database: TestDatabase, environ: dict[str, str]) -> None:
+    database.script("DROP SCHEMA maintenance CASCADE")
+    for command in (["status"], ["history"], ["show", "1"], ["actions"], ["resume", "period"]):
+        done = ops(*command, environ=environ)
+        assert done.returncode == WRONG
+        assert "python -m ops migrate" in done.stderr
+
+
+def test_a_bug_is_a_sentence_and_a_trace_only_if_asked_for(database: TestDatabase, environ: dict[str, str]) -> None:
+    database.script("ALTER TABLE maintenance.runs RENAME COLUMN counts TO counted")
+    done = ops("show", "1", environ=environ)
+    assert (done.returncode in (BUG, WRONG), "Traceback" in done.stderr) == (True, False)
+    assert "Traceback" in ops("show", "1", "--debug", environ=environ).stderr
