@@ -7,6 +7,12 @@ locals {
   hour = 3600
   day  = 86400
 
+  # At once, and then once a day for as long as it goes on.
+  told_again = length(local.channels) > 0 ? [local.channels] : []
+
+  # In report mode nothing is sent and nothing deleted, so that something waits is no news there.
+  enforcing = var.mode == "enforce"
+
   # Each condition: which counter, more than how many lines in how long.
   policies = {
     failed = {
@@ -16,13 +22,17 @@ locals {
       what       = "A run failed, was refused because too much would be deleted, or is misconfigured. The finish line of the job says which and why. See \"What a request may say, and what comes back\" in the README."
     }
     overdue = {
-      title    = "Maintenance: a job is late"
+      title    = "Maintenance: a job is late, or jobs are without Redis"
       severity = "ERROR"
-      conditions = {
-        overdue = { title = "overdue", seconds = local.hour / 4, above = 0, by_job = true }
-        backlog = { title = "backlog older than two intervals and 15 minutes", seconds = local.hour / 4, above = 0, by_job = true }
-      }
-      what = "A job had time for all attempts of a firing and has not succeeded since, or what it should have done waits for too long. Look at the job's newest finish lines; then at Cloud Scheduler: does it fire, is it paused?"
+      conditions = merge(
+        {
+          overdue = { title = "overdue", seconds = local.hour / 4, above = 0, by_job = true }
+          # One run without it is an interruption. With redis = null none counts as being without it.
+          degraded = { title = "more than three runs of a day without Redis", seconds = local.day, above = 3, by_job = false }
+        },
+        local.enforcing ? { backlog = { title = "backlog older than two intervals and 15 minutes", seconds = local.hour / 4, above = 0, by_job = true } } : {},
+      )
+      what = "A job had time for all attempts of a firing and has not succeeded since, or what it should have done waits for too long. Look at the job's newest finish lines; then at Cloud Scheduler: does it fire, is it paused? Without Redis jobs work as ever, on PostgreSQL's locks: look at the instance, and whether its address changed."
     }
     money = {
       title    = "Maintenance: usage that a person must decide about"
@@ -39,7 +49,7 @@ locals {
       title    = "Maintenance: objects do not leave the bucket"
       severity = "WARNING"
       # All jobs share one outbox: the line of each would tell of the same object.
-      conditions = { outbox = { title = "an object waits for more than two days", seconds = local.hour / 4, above = 0, by_job = false } }
+      conditions = local.enforcing ? { outbox = { title = "an object waits for more than two days", seconds = local.hour / 4, above = 0, by_job = false } } : {}
       what       = "Rows are erased, their objects are not. Look at maintenance.object_deletions, where state is pending: the error there is what Google Cloud Storage said."
     }
   }
@@ -54,7 +64,7 @@ resource "google_monitoring_notification_channel" "email" {
 }
 
 resource "google_monitoring_alert_policy" "counted" {
-  for_each              = local.policies
+  for_each              = { for name, policy in local.policies : name => policy if length(policy.conditions) > 0 }
   display_name          = each.value.title
   combiner              = "OR"
   severity              = each.value.severity
@@ -82,9 +92,8 @@ resource "google_monitoring_alert_policy" "counted" {
 
   alert_strategy {
     auto_close = "${local.hour / 2}s"
-    # At once, and then once a day for as long as it goes on.
     dynamic "notification_channel_strategy" {
-      for_each = length(local.channels) > 0 ? [local.channels] : []
+      for_each = local.told_again
       content {
         notification_channel_names = notification_channel_strategy.value
         renotify_interval          = "${local.day}s"
@@ -107,13 +116,23 @@ resource "google_monitoring_alert_policy" "silent" {
 
   conditions {
     display_name = "no health line for 30 minutes"
-    condition_absent {
-      filter   = "resource.type = \"cloud_run_revision\" AND metric.type = \"logging.googleapis.com/user/${google_logging_metric.counter["health"].name}\""
-      duration = "${local.hour / 2}s"
-      aggregations {
-        alignment_period     = "300s"
-        per_series_aligner   = "ALIGN_SUM"
-        cross_series_reducer = "REDUCE_SUM"
+    # No line, no number: an absence is seen only of a series that was there the day before.
+    condition_prometheus_query_language {
+      query               = "(sum(increase(logging_googleapis_com:user_${replace(google_logging_metric.counter["health"].name, "/", "_")}{${local.of_functions}}[10m])) or vector(0)) < 1"
+      duration            = "${local.hour / 2}s"
+      evaluation_interval = "300s"
+      # In a new project nobody has logged a line yet.
+      disable_metric_validation = true
+    }
+  }
+
+  alert_strategy {
+    auto_close = "${local.hour / 2}s"
+    dynamic "notification_channel_strategy" {
+      for_each = local.told_again
+      content {
+        notification_channel_names = notification_channel_strategy.value
+        renotify_interval          = "${local.day}s"
       }
     }
   }
@@ -121,5 +140,13 @@ resource "google_monitoring_alert_policy" "silent" {
   documentation {
     content   = "Nobody would hear of a late job now. Either PostgreSQL cannot be reached (the function ${local.slugs[local.health_job]} logs why), or the Cloud Scheduler job ${google_cloud_scheduler_job.health.name} is paused, deleted or may not call it."
     mime_type = "text/markdown"
+  }
+}
+
+# Only a warning: an installation may have somebody watch the dashboard.
+check "somebody_is_told" {
+  assert {
+    condition     = length(var.alert_emails) + length(var.alert_channels) > 0
+    error_message = "alert_emails and alert_channels are empty: alerts are opened, and nobody is told."
   }
 }

@@ -2,30 +2,30 @@
 
 locals {
   # Figures are distributions of single values; their sum over the number of lines is the value itself.
-  average = "sum by (job) (increase(logging_googleapis_com:user_maintenance_%s_sum[%s])) / sum by (job) (increase(logging_googleapis_com:user_maintenance_%s_count[%s]))"
+  average = "sum by (job) (increase(logging_googleapis_com:user_maintenance_%s_sum{${local.of_functions}}[%s])) / sum by (job) (increase(logging_googleapis_com:user_maintenance_%s_count{${local.of_functions}}[%s]))"
 
   charts = [
     { title = "Minutes since the last success, by job", query = format(local.average, "since_success_minutes", "10m", "since_success_minutes", "10m") },
     {
       title = "Runs completed in the last day, by job"
-      query = "sum by (job) (increase(logging_googleapis_com:user_maintenance_runs{status=\"completed\"}[1d]))"
+      query = "sum by (job) (increase(logging_googleapis_com:user_maintenance_runs{${local.of_functions},status=\"completed\"}[1d]))"
     },
     {
       title = "Runs in the last hour, by status"
-      query = "sum by (job, status) (increase(logging_googleapis_com:user_maintenance_runs[1h]))"
+      query = "sum by (job, status) (increase(logging_googleapis_com:user_maintenance_runs{${local.of_functions}}[1h]))"
     },
     { title = "Duration of a run (ms)", query = format(local.average, "duration_ms", "1h", "duration_ms", "1h") },
     { title = "Oldest event that waits for Stripe (minutes)", query = format(local.average, "backlog_minutes", "10m", "backlog_minutes", "10m") },
     { title = "Unresolved drift (customers and periods)", query = format(local.average, "drift_count", "2h", "drift_count", "2h") },
     {
       title = "Failed, refused or misconfigured in the last day"
-      query = "sum by (job) (increase(logging_googleapis_com:user_maintenance_failed[1d]))"
+      query = "sum by (job) (increase(logging_googleapis_com:user_maintenance_failed{${local.of_functions}}[1d]))"
     },
   ]
   count_charts = [
     for name, job in local.jobs : {
       title = "${name}: ${job.counts[0]} in the last day"
-      query = "sum(increase(logging_googleapis_com:user_maintenance_items_${name}_sum[1d]))"
+      query = "sum(increase(logging_googleapis_com:user_maintenance_items_${name}_sum{${local.of_functions}}[1d]))"
     }
   ]
   all_charts = concat(local.charts, local.count_charts)

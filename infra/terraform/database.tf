@@ -1,6 +1,15 @@
 # Cloud SQL for PostgreSQL: made here, or an existing instance; and a login for each function's account.
 
 locals {
+  default_database = {
+    tier         = "db-custom-1-3840"
+    edition      = "ENTERPRISE"
+    availability = "ZONAL"
+    disk_gb      = "10"
+    version      = "POSTGRES_16"
+  }
+  database = merge(local.default_database, var.database)
+
   make_database            = var.existing_database == null
   database_instance        = local.make_database ? google_sql_database_instance.main[0].name : var.existing_database
   database_connection_name = local.make_database ? google_sql_database_instance.main[0].connection_name : data.google_sql_database_instance.existing[0].connection_name
@@ -20,17 +29,17 @@ resource "google_sql_database_instance" "main" {
   count               = local.make_database ? 1 : 0
   name                = "bytereview"
   region              = var.region
-  database_version    = var.database.version
+  database_version    = local.database.version
   encryption_key_name = var.kms_key
   deletion_protection = var.deletion_protection
 
   settings {
     # Without an edition, PostgreSQL 16 and later is Enterprise Plus, at many times the price.
-    edition                     = var.database.edition
-    tier                        = var.database.tier
-    availability_type           = var.database.availability
+    edition                     = local.database.edition
+    tier                        = local.database.tier
+    availability_type           = local.database.availability
     disk_type                   = "PD_SSD"
-    disk_size                   = var.database.disk_gb
+    disk_size                   = tonumber(local.database.disk_gb)
     disk_autoresize             = true
     deletion_protection_enabled = var.deletion_protection
     # Nobody gets in but through the connector, which demands an IAM right and brings its own TLS.
@@ -93,6 +102,8 @@ resource "google_sql_database" "service" {
   count    = local.make_database ? 1 : 0
   name     = var.database_name
   instance = google_sql_database_instance.main[0].name
+  # It goes with its instance. By itself it could not be dropped while anybody is connected.
+  deletion_policy = "ABANDON"
 }
 
 # A login is all that a function gets here. Which tables it may touch is for `python -m ops migrate --grants` to say.
@@ -101,6 +112,9 @@ resource "google_sql_user" "function" {
   instance = local.database_instance
   name     = local.database_users[each.key]
   type     = "CLOUD_IAM_SERVICE_ACCOUNT"
+  # PostgreSQL drops no role that has rights on a table. On an instance that is made here logins go with it; on an
+  # existing one none may be left behind, so there a tear-down takes their rights first.
+  deletion_policy = local.make_database ? "ABANDON" : null
 
   lifecycle {
     precondition {

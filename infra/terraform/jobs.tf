@@ -8,9 +8,10 @@ locals {
   # Google's names take no underscore.
   slugs = { for name in keys(local.declared) : name => replace(name, "_", "-") }
 
+  limits = ["deadline_seconds", "retries", "timeout_seconds"]
   changed = {
     for name, job in local.declared : name => {
-      schedule        = lookup(var.schedules, name, job.schedule)
+      schedule        = lookup(var.schedules, name, null) == null ? job.schedule : var.schedules[name]
       timeout_seconds = coalesce(try(var.attempts[name].timeout_seconds, null), job.timeout_seconds)
       retries         = coalesce(try(var.attempts[name].retries, null), job.retries)
     }
@@ -39,20 +40,35 @@ locals {
   cron_bounds  = [[0, 59], [0, 23], [1, 31], [1, 12], [0, 6]]
   cron_numbers = ["[0-5]?[0-9]", "(?:1?[0-9]|2[0-3])", "(?:[1-9]|[12][0-9]|3[01])", "(?:[1-9]|1[0-2])", "[0-6]"]
   cron_parts   = [for n in local.cron_numbers : "(?:\\*(?:/[1-9][0-9]?)?|${n}(?:-${n}(?:/[1-9][0-9]?)?)?)"]
-  cron_pattern = "^${join(" ", [for part in local.cron_parts : "${part}(?:,${part})*"])}$"
+  cron_forms   = [for part in local.cron_parts : "^${part}(?:,${part})*$"]
 
-  # Each field as the numbers that it stands for. A part that counts backwards (5-3), or is not understood, stands for
-  # none, and the condition in scheduler.tf refuses an empty field.
-  cron_fields = {
+  # Each part of each field as the numbers that it stands for: none where it counts backwards (5-3), or is not understood.
+  cron_ranges = {
     for name, job in local.jobs : name => [
-      for index, field in split(" ", job.schedule) : distinct(flatten([
+      for index, field in split(" ", job.schedule) : [
         for part in split(",", field) : try(range(
           startswith(part, "*") ? local.cron_bounds[index][0] : tonumber(split("-", split("/", part)[0])[0]),
           1 + (startswith(part, "*") ? local.cron_bounds[index][1] : tonumber(reverse(split("-", split("/", part)[0]))[0])),
           try(tonumber(split("/", part)[1]), 1),
         ), [])
-      ]))
+      ]
     ]
+  }
+  cron_fields = { for name, fields in local.cron_ranges : name => [for parts in fields : distinct(flatten(parts))] }
+
+  # What the conditions in scheduler.tf ask, as yes or no: terraform prints whatever a condition looks at.
+  cron_understood = {
+    for name, fields in local.cron_ranges : name => length(fields) == 5 && alltrue([
+      for index, field in split(" ", local.jobs[name].schedule) : can(regex(local.cron_forms[index], field))
+    ]) && alltrue([for parts in fields : alltrue([for numbers in parts : length(numbers) > 0])])
+  }
+  # A day that none of the months has never comes, unless a day of the week is given besides: then either is enough.
+  cron_comes = {
+    for name, fields in local.cron_fields : name => try(
+      min(fields[2]...) <= max([for month in fields[3] : month == 2 ? 29 : contains([4, 6, 9, 11], month) ? 30 : 31]...)
+      || !anytrue([for index in [2, 4] : startswith(split(" ", local.jobs[name].schedule)[index], "*")]),
+      true,
+    )
   }
   # The minutes of a week at which a job may fire, in order. Where a day of the month is given, or a month, every day
   # counts: then the result is no longer than the true interval, which is the safe side.
@@ -65,6 +81,7 @@ locals {
       ])) : tonumber(minute)
     ], [])
   }
+  # 0 where the schedule is not understood: another condition tells.
   shortest_interval_seconds = {
     for name, minutes in local.cron_minutes : name => length(minutes) == 0 ? 0 : 60 * min([
       for index, minute in minutes : try(minutes[index + 1], minutes[0] + 7 * 1440) - minute

@@ -4,6 +4,9 @@
 locals {
   our_lines = "resource.type=\"cloud_run_revision\" AND resource.labels.service_name=(${join(" OR ", [for slug in values(local.slugs) : "\"${slug}\""])})"
 
+  # A log-based metric can be of several kinds of resources, so PromQL must say of which.
+  of_functions = "monitored_resource=\"cloud_run_revision\""
+
   # A job whose figures tell how old its backlog is may be two intervals and a quarter of an hour behind.
   backlog_minutes = {
     for name, job in local.jobs : name => 2 * local.shortest_interval_seconds[name] / 60 + 15
@@ -19,6 +22,10 @@ locals {
     failed = {
       about  = "Runs that failed, were refused or misconfigured, or in which no item could be done"
       filter = "jsonPayload.event=(\"finish\" OR \"answer\") AND (jsonPayload.status=(\"failed\" OR \"refused\" OR \"misconfigured\") OR (jsonPayload.status=\"completed\" AND jsonPayload.success=false))"
+    }
+    degraded = {
+      about  = "Runs that went without Redis, though the installation has one"
+      filter = "jsonPayload.event=\"finish\" AND jsonPayload.degraded=\"redis\""
     }
     health = {
       about  = "Health lines, one for each job every five minutes"

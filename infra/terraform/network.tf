@@ -42,5 +42,7 @@ resource "google_service_networking_connection" "services" {
   network                 = google_compute_network.vpc[0].id
   service                 = "servicenetworking.googleapis.com"
   reserved_peering_ranges = [google_compute_global_address.services[0].name]
-  depends_on              = [google_project_service.api]
+  # Google still sees a deleted database use it for days, and refuses. It goes with the network.
+  deletion_policy = "ABANDON"
+  depends_on      = [google_project_service.api]
 }

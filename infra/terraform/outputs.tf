@@ -28,6 +28,11 @@ output "run_now" {
   value       = { for name, job in google_cloud_scheduler_job.job : name => "gcloud scheduler jobs run ${job.name} --location=${var.region} --project=${var.project_id}" }
 }
 
+output "function_settings" {
+  description = "The environment of each function but for its secrets, by job: for whoever runs a job by hand with this installation's settings. DB_USER is the function's login; by hand it is one's own."
+  value       = local.environments
+}
+
 output "build_account" {
   description = "The account that builds the functions."
   value       = google_service_account.build.email

@@ -1,6 +1,8 @@
 # Memorystore for Redis: made here, an existing instance, or none.
 
 locals {
+  default_redis = { tier = "BASIC", memory_gb = "1" }
+
   has_redis  = var.existing_redis != null || var.redis != null
   make_redis = local.has_redis && var.existing_redis == null
   redis      = !local.has_redis ? null : local.make_redis ? google_redis_instance.locks[0] : data.google_redis_instance.existing[0]
@@ -21,8 +23,8 @@ resource "google_redis_instance" "locks" {
   name                    = "maintenance-locks"
   display_name            = "Locks and results of the maintenance jobs"
   region                  = var.region
-  tier                    = var.redis.tier
-  memory_size_gb          = var.redis.memory_gb
+  tier                    = merge(local.default_redis, var.redis).tier
+  memory_size_gb          = tonumber(merge(local.default_redis, var.redis).memory_gb)
   redis_version           = "REDIS_7_2"
   authorized_network      = local.vpc
   connect_mode            = "DIRECT_PEERING"

@@ -7,6 +7,11 @@ resource "google_cloud_run_v2_service_iam_member" "invoker" {
   location = var.region
   role     = "roles/run.invoker"
   member   = google_service_account.invoker.member
+
+  lifecycle {
+    # The right is on the service behind the function, and goes with it.
+    replace_triggered_by = [google_cloudfunctions2_function.job[each.key].id]
+  }
 }
 
 resource "google_cloud_scheduler_job" "job" {
@@ -38,8 +43,12 @@ resource "google_cloud_scheduler_job" "job" {
 
   lifecycle {
     precondition {
-      condition     = can(regex(local.cron_pattern, each.value.schedule)) && alltrue([for field in local.cron_fields[each.key] : length(field) > 0])
-      error_message = "${each.key}: the schedule \"${each.value.schedule}\" is not understood, or a range in it counts backwards. It takes five fields in UTC, each of *, */n, a, a-b, a-b/n, and lists of these with commas."
+      condition     = local.cron_understood[each.key]
+      error_message = "${each.key}: the schedule \"${each.value.schedule}\" is not understood, or a range in it counts backwards. It takes five fields in UTC with one blank between them (minute, hour, day, month, weekday 0 to 6), each of *, */n, a, a-b, a-b/n, and lists of these with commas, such as 15 */2 * * *."
+    }
+    precondition {
+      condition     = local.cron_comes[each.key]
+      error_message = "${each.key}: the schedule \"${each.value.schedule}\" never comes: none of its months has such a day."
     }
     precondition {
       condition     = local.deadlines[each.key] >= 15 && local.deadlines[each.key] <= 1800
@@ -54,7 +63,7 @@ resource "google_cloud_scheduler_job" "job" {
       error_message = "${each.key}: the timeout (${each.value.timeout_seconds} s) must be ${local.answer_seconds} s or more below the deadline (${local.deadlines[each.key]} s), or an attempt that is still running counts as failed and is sent again. Lower timeout_seconds in `attempts`, or raise deadline_seconds."
     }
     precondition {
-      condition     = local.longest_firing_seconds[each.key] < local.shortest_interval_seconds[each.key]
+      condition     = local.shortest_interval_seconds[each.key] == 0 || local.longest_firing_seconds[each.key] < local.shortest_interval_seconds[each.key]
       error_message = "${each.key}: a firing with all its ${each.value.retries} retries takes up to ${local.longest_firing_seconds[each.key]} s, and the schedule \"${each.value.schedule}\" fires again after ${local.shortest_interval_seconds[each.key]} s, so a firing would be skipped. Give fewer retries or a shorter timeout_seconds in `attempts`, or a schedule that fires less often."
     }
   }

@@ -1,5 +1,7 @@
 # The environment of each function: what it reads, and nothing else.
 
+# What may be set, and what a value looks like: as the code itself takes it (shared/settings.py and what it calls). This
+# block refers to nothing else, so that tests can hold it against the code.
 locals {
   # The values that the code itself would take, written out so that an installation can be read off its plan.
   default_settings = {
@@ -22,7 +24,40 @@ locals {
   # Set only where an installation gives them: their defaults are "not yet", or follow from Stripe's key.
   optional_settings = ["STRIPE_TAKEOVER_AT", "STRIPE_RATE", "STRIPE_READ_RATE", "STRIPE_METER_EVENT_NAME"]
 
-  settings = merge(local.default_settings, var.settings)
+  # What a value must look like.
+  whole_numbers = {
+    MAX_CONCURRENT_JOBS            = { low = 1, high = 100 }
+    RESULT_TTL_HOURS               = { low = 1, high = 8760 }
+    LOCK_TTL_SECONDS               = { low = 2, high = 3600 }
+    STRIPE_MIN_AGE_MINUTES         = { low = 1, high = 1440 }
+    STRIPE_INVOICE_GRACE_MINUTES   = { low = 0, high = 4320 }
+    STRIPE_RATE                    = { low = 1, high = 10000 }
+    STRIPE_READ_RATE               = { low = 1, high = 10000 }
+    ABANDONED_AFTER_DAYS           = { low = 1, high = 36500 }
+    OPT_OUT_GRACE_DAYS             = { low = 1, high = 36500 }
+    ARTIFACT_RETENTION_DAYS        = { low = 1, high = 36500 }
+    ORPHAN_AGE_DAYS                = { low = 1, high = 36500 }
+    USAGE_COUNTER_RETENTION_MONTHS = { low = 1, high = 1200 }
+    MAX_DELETE_FLOOR               = { low = 0, high = 999999999 }
+    ORPHAN_MAX_FLOOR               = { low = 0, high = 999999999 }
+  }
+  value_forms = merge(
+    { for name, range in local.whole_numbers : name => { pattern = "^[0-9]{1,9}$", text = "a whole number from ${range.low} to ${range.high}" } },
+    { for name in ["MAX_DELETE_FRACTION", "ORPHAN_MAX_FRACTION"] : name => { pattern = "^(0(\\.[0-9]{1,9})?|1(\\.0{1,9})?)$", text = "a share from 0 to 1, such as 0.5" } },
+    {
+      FREE_PLAN_CODES         = { pattern = "^[^,]*[^,\\s][^,]*(,[^,]*[^,\\s][^,]*)*$", text = "a list of plan codes with commas between them, such as free,trial" }
+      STRIPE_METER_EVENT_NAME = { pattern = "^(?s:.{1,100})$", text = "the event name of a meter, 100 characters at most" }
+      STRIPE_TAKEOVER_AT = {
+        pattern = "^[1-9][0-9]{3}-[0-9]{2}-[0-9]{2}[Tt][0-9]{2}:[0-9]{2}:[0-9]{2}(\\.[0-9]{1,9})?([Zz]|[+-]([01][0-9]|2[0-3]):[0-5][0-9])$"
+        text    = "an RFC 3339 time, such as 2026-01-01T00:00:00Z"
+      }
+    },
+  )
+}
+
+locals {
+  # As the code takes them: without blanks around, and an empty one counts as not set.
+  settings = merge(local.default_settings, { for name, value in var.settings : name => trimspace(value) if trimspace(value) != "" })
 
   # Who reads what, beside what every function reads and what follows from a job's needs.
   common_settings = ["MAX_CONCURRENT_JOBS", "RESULT_TTL_HOURS", "LOCK_TTL_SECONDS"]

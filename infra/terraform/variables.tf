@@ -57,6 +57,15 @@ variable "settings" {
     condition     = length(setsubtract(keys(var.settings), concat(keys(local.default_settings), local.optional_settings))) == 0
     error_message = "settings has a name that is not a setting or is set otherwise: ${join(", ", setsubtract(keys(var.settings), concat(keys(local.default_settings), local.optional_settings)))}. Known are ${join(", ", concat(keys(local.default_settings), local.optional_settings))}."
   }
+  validation {
+    # A name that is not known is told of above.
+    condition = alltrue([for name, value in { for name, value in var.settings : name => trimspace(value) if contains(keys(local.value_forms), name) } : (
+      value == "" ? true : !can(regex(local.value_forms[name].pattern, value)) ? false
+      : contains(keys(local.whole_numbers), name) ? tonumber(value) >= local.whole_numbers[name].low && tonumber(value) <= local.whole_numbers[name].high
+      : name == "STRIPE_TAKEOVER_AT" ? can(timeadd(upper(value), "0s")) : true
+    )])
+    error_message = "settings has a value that does not fit. Given are ${join("; ", [for name, value in var.settings : "${name} = \"${value}\", to be ${local.value_forms[name].text}" if contains(keys(local.value_forms), name)])}."
+  }
 }
 
 # ---- when they run ----
@@ -69,18 +78,10 @@ variable "schedules" {
     condition     = length(setsubtract(keys(var.schedules), keys(local.declared))) == 0
     error_message = "schedules names a job that functions/jobs.json does not have: ${join(", ", setsubtract(keys(var.schedules), keys(local.declared)))}. Known are ${join(", ", keys(local.declared))}."
   }
-  validation {
-    condition     = alltrue([for cron in values(var.schedules) : can(regex(local.cron_pattern, cron))])
-    error_message = "schedules has a cron that is not understood: ${join("; ", [for cron in values(var.schedules) : cron if !can(regex(local.cron_pattern, cron))])}. It takes five fields with one blank between them (minute, hour, day, month, weekday 0 to 6), each of *, */n, a, a-b, a-b/n, and lists of these with commas, such as 15 */2 * * *."
-  }
 }
 
 variable "attempts" {
-  type = map(object({
-    timeout_seconds  = optional(number)
-    deadline_seconds = optional(number)
-    retries          = optional(number)
-  }))
+  type        = map(map(number))
   default     = {}
   description = "Other limits for a job, by the job's name. timeout_seconds: when the function is cut off (a run stops 60 s before). deadline_seconds: how long Cloud Scheduler waits for an answer; the timeout plus 90 unless given. retries: attempts after the first. What is left out is as in functions/jobs.json."
   validation {
@@ -88,15 +89,19 @@ variable "attempts" {
     error_message = "attempts names a job that functions/jobs.json does not have: ${join(", ", setsubtract(keys(var.attempts), keys(local.declared)))}. Known are ${join(", ", keys(local.declared))}."
   }
   validation {
-    condition     = alltrue([for a in values(var.attempts) : a.deadline_seconds == null ? true : a.deadline_seconds >= 15 && a.deadline_seconds <= 1800 && floor(a.deadline_seconds) == a.deadline_seconds])
+    condition     = length(setsubtract(keys(merge(values(var.attempts)...)), local.limits)) == 0
+    error_message = "attempts has a limit that there is not: ${join(", ", setsubtract(keys(merge(values(var.attempts)...)), local.limits))}. Known are ${join(", ", local.limits)}."
+  }
+  validation {
+    condition     = alltrue([for a in values(var.attempts) : lookup(a, "deadline_seconds", null) == null ? true : a.deadline_seconds >= 15 && a.deadline_seconds <= 1800 && floor(a.deadline_seconds) == a.deadline_seconds])
     error_message = "attempts: deadline_seconds must be a whole number from 15 to 1800 (Cloud Scheduler's limits for HTTP)."
   }
   validation {
-    condition     = alltrue([for a in values(var.attempts) : a.timeout_seconds == null ? true : a.timeout_seconds >= 120 && a.timeout_seconds <= 1710 && floor(a.timeout_seconds) == a.timeout_seconds])
+    condition     = alltrue([for a in values(var.attempts) : lookup(a, "timeout_seconds", null) == null ? true : a.timeout_seconds >= 120 && a.timeout_seconds <= 1710 && floor(a.timeout_seconds) == a.timeout_seconds])
     error_message = "attempts: timeout_seconds must be a whole number from 120 to 1710 (a run stops 60 s before; the longest deadline leaves 90 s to answer)."
   }
   validation {
-    condition     = alltrue([for a in values(var.attempts) : a.retries == null ? true : contains([0, 1, 2, 3, 4, 5], a.retries)])
+    condition     = alltrue([for a in values(var.attempts) : lookup(a, "retries", null) == null ? true : contains([0, 1, 2, 3, 4, 5], a.retries)])
     error_message = "attempts: retries must be from 0 to 5 (Cloud Scheduler's limit)."
   }
 }
@@ -120,7 +125,11 @@ variable "stripe_secret_key" {
   ephemeral   = true
   description = "STRIPE_SECRET_KEY: best as the environment variable TF_VAR_stripe_secret_key. It goes to Secret Manager and into neither plan nor state, so every plan asks for it; name existing_stripe_secret instead to be spared that."
   validation {
-    condition     = var.stripe_secret_key == null || can(regex("^(sk|rk)_(live|test)_[^\\s]+$", var.stripe_secret_key))
+    condition     = var.stripe_secret_key != ""
+    error_message = "stripe_secret_key is empty. Export the key as the environment variable TF_VAR_stripe_secret_key; where existing_stripe_secret names it, unset the variable."
+  }
+  validation {
+    condition     = var.stripe_secret_key == null || var.stripe_secret_key == "" || can(regex("^(sk|rk)_(live|test)_[^\\s]+$", var.stripe_secret_key))
     error_message = "stripe_secret_key must be a secret or restricted key: sk_live_…, rk_live_…, sk_test_… or rk_test_…."
   }
 }
@@ -152,22 +161,24 @@ variable "existing_stripe_secret" {
 # ---- data: made here, or existing ----
 
 variable "database" {
-  type = object({
-    tier         = optional(string, "db-custom-1-3840")
-    edition      = optional(string, "ENTERPRISE")
-    availability = optional(string, "ZONAL")
-    disk_gb      = optional(number, 10)
-    version      = optional(string, "POSTGRES_16")
-  })
+  type        = map(string)
   default     = {}
-  description = "The Cloud SQL instance that is made. A small installation takes tier db-g1-small; availability REGIONAL doubles the price and survives a zone."
+  description = "The Cloud SQL instance that is made: tier (db-custom-1-3840), edition (ENTERPRISE), availability (ZONAL), disk_gb (10), version (POSTGRES_16). A small installation takes tier db-g1-small; availability REGIONAL doubles the price and survives a zone."
   validation {
-    condition     = contains(["ENTERPRISE", "ENTERPRISE_PLUS"], var.database.edition) && contains(["ZONAL", "REGIONAL"], var.database.availability)
+    condition     = length(setsubtract(keys(var.database), keys(local.default_database))) == 0
+    error_message = "database has a name that there is not: ${join(", ", setsubtract(keys(var.database), keys(local.default_database)))}. Known are ${join(", ", keys(local.default_database))}."
+  }
+  validation {
+    condition     = can(regex("^ENTERPRISE(_PLUS)?$", merge(local.default_database, var.database).edition)) && can(regex("^(ZON|REGION)AL$", merge(local.default_database, var.database).availability))
     error_message = "database: edition must be ENTERPRISE or ENTERPRISE_PLUS, availability ZONAL or REGIONAL."
   }
   validation {
-    condition     = can(regex("^POSTGRES_1[4-9]$", var.database.version)) && var.database.disk_gb >= 10
-    error_message = "database: version must be POSTGRES_14 to POSTGRES_19, disk_gb 10 or more."
+    condition     = can(regex("^POSTGRES_1[4-9]$", merge(local.default_database, var.database).version)) && can(regex("^[1-9][0-9]{1,5}$", merge(local.default_database, var.database).disk_gb))
+    error_message = "database: version must be POSTGRES_14 to POSTGRES_19, disk_gb a whole number of 10 or more."
+  }
+  validation {
+    condition     = !can(regex("^(ENTERPRISE_PLUS db-(custom-|f1-micro$|g1-small$)|ENTERPRISE db-perf-optimized-)", join(" ", [merge(local.default_database, var.database).edition, merge(local.default_database, var.database).tier])))
+    error_message = "database: ENTERPRISE_PLUS wants a tier such as db-perf-optimized-N-2; ENTERPRISE one such as db-g1-small or db-custom-1-3840. Google refuses the one with the other's."
   }
 }
 
@@ -185,18 +196,23 @@ variable "database_name" {
   type        = string
   default     = "bytereview"
   description = "The name of the service's database on the instance. On a new instance it is made."
+  validation {
+    condition     = can(regex("^[A-Za-z_][A-Za-z0-9_-]{0,62}$", var.database_name))
+    error_message = "database_name must be the database's name alone: 63 letters, digits, _ and - at most, a letter or _ first."
+  }
 }
 
 variable "redis" {
-  type = object({
-    tier      = optional(string, "BASIC")
-    memory_gb = optional(number, 1)
-  })
+  type        = map(string)
   default     = {}
-  description = "The Memorystore for Redis instance that is made; null: none, and PostgreSQL's locks instead. STANDARD_HA has a replica."
+  description = "The Memorystore for Redis instance that is made: tier (BASIC), memory_gb (1); null: none, and PostgreSQL's locks instead. STANDARD_HA has a replica."
   validation {
-    condition     = var.redis == null ? true : contains(["BASIC", "STANDARD_HA"], var.redis.tier) && var.redis.memory_gb >= 1
-    error_message = "redis: tier must be BASIC or STANDARD_HA, memory_gb 1 or more."
+    condition     = length(setsubtract(try(keys(var.redis), []), keys(local.default_redis))) == 0
+    error_message = "redis has a name that there is not: ${join(", ", setsubtract(try(keys(var.redis), []), keys(local.default_redis)))}. Known are ${join(", ", keys(local.default_redis))}."
+  }
+  validation {
+    condition     = can(regex("^(BASIC|STANDARD_HA)$", merge(local.default_redis, var.redis).tier)) && can(regex("^[1-9][0-9]{0,2}$", merge(local.default_redis, var.redis).memory_gb))
+    error_message = "redis: tier must be BASIC or STANDARD_HA, memory_gb a whole number of 1 or more."
   }
 }
 
@@ -207,6 +223,10 @@ variable "existing_redis" {
   validation {
     condition     = var.existing_redis == null || var.existing_network != null
     error_message = "existing_redis needs existing_network: the network that the instance is on."
+  }
+  validation {
+    condition     = var.existing_redis == null ? true : can(regex("^[a-z]([a-z0-9-]{0,38}[a-z0-9])?$", var.existing_redis))
+    error_message = "existing_redis must be the instance's name alone, such as main; not projects/…/instances/main."
   }
 }
 
@@ -251,10 +271,10 @@ variable "subnet_range" {
 variable "existing_network" {
   type        = object({ network = string, subnetwork = string })
   default     = null
-  description = "A network and a subnetwork of it in the region, as projects/…/global/networks/… and projects/…/regions/…/subnetworks/…, instead of new ones. For a private database private service access must be set up in it."
+  description = "A network and a subnetwork of it in the region (of this project; of a Shared VPC only where its host lets this project's Cloud Run service agent use the subnetwork), as projects/…/global/networks/… and projects/…/regions/…/subnetworks/…, instead of new ones. For a private database private service access must be set up in it."
   validation {
-    condition     = var.existing_network == null ? true : can(regex("^projects/[^/]+/global/networks/[^/]+$", var.existing_network.network)) && can(regex("^projects/[^/]+/regions/[^/]+/subnetworks/[^/]+$", var.existing_network.subnetwork))
-    error_message = "existing_network must look like { network = \"projects/P/global/networks/N\", subnetwork = \"projects/P/regions/R/subnetworks/S\" }."
+    condition     = var.existing_network == null ? true : can(regex("^projects/[^/]+/global/networks/[^/]+$", var.existing_network.network)) && can(regex("^projects/[^/]+/regions/${var.region}/subnetworks/[^/]+$", var.existing_network.subnetwork))
+    error_message = "existing_network must look like { network = \"projects/P/global/networks/N\", subnetwork = \"projects/P/regions/${var.region}/subnetworks/S\" }: in the same region as the rest."
   }
 }
 

@@ -35,6 +35,7 @@ VARIANTS: Mapping[str, Mapping[str, object]] = {
     "full": {},
     "existing": {
         **_LEAST,
+        "mode": "enforce",
         "existing_database": "main",
         "existing_redis": "main",
         "existing_bucket": "files-prod",

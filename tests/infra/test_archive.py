@@ -1,5 +1,6 @@
 """The archive that is deployed: it starts by itself, and has nothing in it but what production imports."""
 
+import ast
 import base64
 import hashlib
 import io
@@ -78,6 +79,19 @@ def imported_by_production() -> set[str]:
     return {_file(module) for module in modules}
 
 
+def _late_imports(text: str) -> set[str]:
+    """The modules that functions import when they run, beside those that are imported at once."""
+    late = set()
+    for function in ast.walk(ast.parse(text)):
+        if isinstance(function, ast.FunctionDef):
+            for node in ast.walk(function):
+                if isinstance(node, ast.Import):
+                    late |= {alias.name for alias in node.names}
+                elif isinstance(node, ast.ImportFrom) and node.module:
+                    late.add(node.module)
+    return late
+
+
 def _file(module: str) -> str:
     path = module.replace(".", "/")
     return f"{path}/__init__.py" if (REPOSITORY / path).is_dir() else f"{path}.py"
@@ -116,3 +130,12 @@ def test_each_function_starts_from_it_alone_and_answers_the_health_check(
     imported = {str(file.relative_to(folder)) for file in compiled}
     packed_modules = {str(file.relative_to(folder)) for file in folder.rglob("*.py")}
     assert packed_modules - imported - {"main.py"} == _FIRST_WITH_A_RUN
+    # A run needs those too, and what a function imports only when it is called.
+    every = {name.removesuffix(".py").removesuffix("/__init__").replace("/", ".") for name in packed_modules}
+    late = {module for name in packed_modules for module in _late_imports((folder / name).read_text(encoding="utf-8"))}
+    assert late
+    done = subprocess.run(
+        [venv / "bin/python", "-c", f"import {', '.join(sorted(every | late))}"],
+        cwd=folder, check=False, capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr

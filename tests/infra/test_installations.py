@@ -7,7 +7,7 @@ import pytest
 
 from devstack.serving import REPOSITORY
 from tests.infra.conftest import Install
-from tests.infra.installing import GOOGLE, STRIPE_KEY, VARIANTS, json_lines, planned_resources, terraform
+from tests.infra.installing import GOOGLE, STRIPE_KEY, VARIANTS, arguments, json_lines, planned_resources, terraform
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -68,6 +68,22 @@ def test_with_a_key_of_ones_own_everything_that_can_be_is_encrypted_with_it(inst
         assert found == key, address
     without = installed("default").applied.by_address
     assert not [address for address in without if address.startswith("google_kms")]
+
+
+def test_a_function_that_is_made_anew_may_be_called_again(tmp_path: Path) -> None:
+    given = arguments("minimal", tmp_path)
+    done = terraform(
+        "apply", "-auto-approve", *given,
+        "then", "plan", '-replace=google_cloudfunctions2_function.job["period_reset"]', "-out=p.plan", *given,
+        "then", "show", "-json", "p.plan",
+    )  # fmt: skip
+    (plan,) = json_lines(done.stdout)
+    actions = {each["address"]: each["change"]["actions"] for each in plan["resource_changes"]}
+    anew = {address for address, taken in actions.items() if set(taken) == {"create", "delete"}}
+    assert anew == {
+        'google_cloudfunctions2_function.job["period_reset"]',
+        'google_cloud_run_v2_service_iam_member.invoker["period_reset"]',
+    }
 
 
 def test_the_guides_own_example_is_short_and_plans(tmp_path: Path) -> None:

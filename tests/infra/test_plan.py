@@ -312,8 +312,34 @@ def test_the_database_admits_nobody_but_the_connector(installed: Install) -> Non
         backup = settings["backup_configuration"][0]
         assert backup["enabled"]
         assert backup["point_in_time_recovery_enabled"]
+        assert backup["backup_retention_settings"][0]["retained_backups"] == 14
         assert database["deletion_protection"]
         assert settings["deletion_protection_enabled"]
+
+
+def test_a_tear_down_stops_at_nothing_that_goes_with_something_else(installed: Install) -> None:
+    made = installed("full").planned
+    for kind in ("google_sql_user", "google_sql_database", "google_service_networking_connection"):
+        assert made.of(kind)
+        assert {each["deletion_policy"] for each in made.of(kind).values()} == {"ABANDON"}, kind
+    # In an instance that stays, no login may be left behind.
+    logins = installed("existing").planned.of("google_sql_user")
+    assert len(logins) == len(JOBS)
+    assert {login["deletion_policy"] for login in logins.values()} == {None}
+
+
+def test_images_are_kept_long_enough_to_go_back(default: Installation) -> None:
+    (images,) = default.planned.of("google_artifact_registry_repository").values()
+    policies = {policy["action"]: policy for policy in images["cleanup_policies"]}
+    assert policies["KEEP"]["most_recent_versions"][0]["keep_count"] >= 3
+    assert policies["DELETE"]["condition"][0]["older_than"] == f"{30 * 86400}s"
+
+
+def test_nothing_is_fired_before_it_may_be_called(default: Installation) -> None:
+    declared = default.plan["configuration"]["root_module"]["resources"]
+    needs = {each["address"]: each.get("depends_on", []) for each in declared}
+    for job in ("google_cloud_scheduler_job.job", "google_cloud_scheduler_job.health"):
+        assert "google_cloud_run_v2_service_iam_member.invoker" in needs[job]
 
 
 def test_the_bucket_is_closed_and_keeps_what_was_deleted_for_a_week(default: Installation) -> None:
@@ -346,6 +372,14 @@ def test_the_outputs_say_what_an_operator_asks_for(default: Installation) -> Non
         name: f"gcloud scheduler jobs run {slug(name)} --location=europe-west1 --project={PROJECT}" for name in JOBS
     }
     assert outputs["invoker_account"] == INVOKER
+    # Whoever runs a job by hand with these runs it as the function does.
+    assert outputs["function_settings"] == {
+        name: each["service_config"][0]["environment_variables"] for name, each in functions.items()
+    }
+    assert {settings["MAINTENANCE_MODE"] for settings in outputs["function_settings"].values()} == {"report"}
+    assert not {"STRIPE_SECRET_KEY", "REDIS_URL"} & {
+        key for each in outputs["function_settings"].values() for key in each
+    }
 
 
 def test_labels_are_the_applications_and_the_installations(installed: Install) -> None:

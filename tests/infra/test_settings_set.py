@@ -9,7 +9,12 @@ for their health: what that reads is seen by letting it look.
 import ast
 import dataclasses
 import functools
+import json
+import os
+import re
+import subprocess
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any, cast
 
 import grimp
@@ -17,6 +22,7 @@ import pytest
 
 from devstack.serving import REPOSITORY
 from functions.registry import JOBS
+from shared.errors import Misconfigured
 from shared.settings import Settings, parse_settings
 from tests.conftest import Environment
 from tests.infra.conftest import Install
@@ -246,5 +252,98 @@ def test_an_installations_own_settings_reach_those_that_read_them(installed: Ins
     assert {name for name, values in given.items() if values.get("ABANDONED_AFTER_DAYS") == "60"} == {
         "abandoned_cleanup", "opt_out_cleanup", "period_reset",
     }  # fmt: skip
-    assert {name for name, values in given.items() if "STRIPE_TAKEOVER_AT" in values} == {"stripe_reconcile"}
+    # The example promises nothing that would have pages billed twice.
+    assert not any("STRIPE_TAKEOVER_AT" in values for values in given.values())
     assert {values["CLOUD_SQL_IP_TYPE"] for values in given.values()} == {"private"}
+
+
+# ---- the values that Terraform takes are those that the code takes ----
+
+_TEXTS = {
+    "FREE_PLAN_CODES": ["free", "free, trial", " free ", "a b", "free,", ",free", "free,,trial", "free, ,trial", ","],
+    "STRIPE_METER_EVENT_NAME": ["pages", "x" * 100, "é" * 100, "x" * 101],
+    "STRIPE_TAKEOVER_AT": [
+        "2026-01-01T00:00:00Z", "2026-01-01t00:00:00z", "2026-01-01T02:00:00+02:00", "2026-01-01T00:00:00.123456789Z",
+        "2028-02-29T23:59:59-23:59", "2026-02-29T00:00:00Z", "2026-13-01T00:00:00Z", "2026-01-00T00:00:00Z",
+        "2026-01-01T25:00:00Z", "2026-01-01T00:60:00Z", "2026-01-01T00:00:60Z", "2026-01-01T00:00:00+24:00",
+        "2026-01-01T00:00:00.1234567890Z", "2026-01-01T00:00:00", "2026-01-01 00:00:00Z", "2026-01-01", "tomorrow",
+    ],
+}  # fmt: skip
+_SHARES = [
+    "0", "0.0", "0.5", "1", "1.0", "0.123456789", "1.000000001", "1.1", "2", "0.1234567890", "-0.1", ".5", "0.", "0,5",
+    "50%", "00.5",
+]  # fmt: skip
+_NO_NUMBERS = ["-1", "+5", "5.0", "1e1", "0x5", "1000000000", "five", "5 5"]
+
+
+def _refused_by_code(name: str, value: str) -> Misconfigured | None:
+    try:
+        parse_settings({**_BASE, name: value})
+    except Misconfigured as error:
+        return error
+    return None
+
+
+def _tried() -> Iterator[tuple[str, str]]:
+    """Values on both sides of every limit, of every setting that an installation may give."""
+    for name in sorted(_free_to_set()):
+        limits = re.search(r"from (\d+) to (\d+)", str(_refused_by_code(name, "no such value")))
+        if name in _TEXTS:
+            values = _TEXTS[name]
+        elif name.endswith("FRACTION"):
+            values = _SHARES
+        else:
+            assert limits, name
+            low, high = int(limits[1]), int(limits[2])
+            values = [*map(str, (low - 1, low, high, high + 1)), f" {low} ", f"0{low}", *_NO_NUMBERS]
+        yield from ((name, value) for value in [*values, "", " "])
+
+
+def _free_to_set() -> set[str]:
+    """What follows neither from another variable nor from what is made."""
+    text = (REPOSITORY / "infra/terraform/settings.tf").read_text(encoding="utf-8")
+    block = text[text.index("default_settings = {") : text.index("whole_numbers = {")]
+    return set(re.findall(r"\b([A-Z_]{6,})\b", block))
+
+
+def _refused_by_terraform(folder: Path, tried: list[tuple[str, str]]) -> dict[tuple[str, str], str]:
+    """What the variable `settings` refuses, with what it says, of values of which each is tried by itself."""
+    module = REPOSITORY / "infra/terraform"
+    (variable,) = re.findall(r'^variable "settings" \{\n.*?^\}', (module / "variables.tf").read_text(), re.M | re.S)
+    rules = re.search(r"^locals \{\n.*?^\}", (module / "settings.tf").read_text(), re.M | re.S)
+    assert rules
+    (folder / "one").mkdir()
+    (folder / "one/main.tf").write_text(f"{variable}\n{rules[0]}\n")
+    (folder / "tried.json").write_text(json.dumps({str(number): {n: v} for number, (n, v) in enumerate(tried)}))
+    lines = ['source = "./one"', 'for_each = jsondecode(file("tried.json"))', "settings = each.value"]
+    (folder / "main.tf").write_text('module "one" {\n' + "\n".join(lines) + "\n}\n")
+    environ = {**os.environ, "CHECKPOINT_DISABLE": "1"}
+    subprocess.run(["terraform", "init"], cwd=folder, env=environ, check=True, capture_output=True, timeout=60)
+    planned = subprocess.run(
+        ["terraform", "plan", "-json"],
+        cwd=folder, env=environ, check=False, capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    told = [json.loads(line) for line in planned.stdout.splitlines()]
+    errors = [line["diagnostic"] for line in told if line["type"] == "diagnostic"]
+    refused = {}
+    for error in errors:
+        assert error["summary"] == "Invalid value for variable", error
+        (pair,) = (pair for pair in tried if f'{pair[0]} = "{pair[1]}", to be ' in error["detail"])
+        refused[pair] = error["detail"]
+    assert len(refused) == len(errors)
+    return refused
+
+
+def test_terraform_takes_the_values_that_the_code_takes(tmp_path: Path) -> None:
+    tried = list(dict.fromkeys(_tried()))
+    by_code = {pair: error for pair in tried if (error := _refused_by_code(*pair)) is not None}
+    by_terraform = _refused_by_terraform(tmp_path, tried)
+    assert set(by_terraform) == set(by_code)
+    assert all(error.setting == name for (name, _), error in by_code.items())
+    # Of each setting something is taken and something refused.
+    assert {name for name, _ in by_code} == {name for name, _ in set(tried) - set(by_code)} == _free_to_set()
+    assert len(_free_to_set()) == 19
+    for pair, error in by_code.items():
+        limits = re.search(r"from \d+ to \d+", str(error))
+        if limits:
+            assert limits[0] in by_terraform[pair]

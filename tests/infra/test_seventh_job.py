@@ -128,8 +128,8 @@ def test_its_lateness_and_failures_alert_too(installed: Install, plan: Json) -> 
     # The policies are as they were: their conditions are grouped by the job that a line names.
     before = installed().planned.of("google_monitoring_alert_policy")
     assert after.of("google_monitoring_alert_policy") == before
-    grouped = before["overdue"]["conditions"][0]["condition_threshold"][0]["aggregations"][0]["group_by_fields"]
-    assert grouped == ["metric.label.job"]
+    (overdue,) = (each for each in before["overdue"]["conditions"] if each["display_name"] == "overdue")
+    assert overdue["condition_threshold"][0]["aggregations"][0]["group_by_fields"] == ["metric.label.job"]
     (dashboard,) = after.of("google_monitoring_dashboard").values()
     assert "file_audit: audited_count" in dashboard["dashboard_json"]
 
@@ -185,3 +185,6 @@ def test_a_declaration_that_does_not_fit_is_refused(tmp_path: Path) -> None:
         "stripe_reconcile: a firing with all its 3 retries takes up to",
     ):
         assert refusal in said, said
+    # What cannot be read is told of once, and without the patterns that it was held against.
+    assert said.count("artifact_cleanup:") == said.count("opt_out_cleanup:") == 1
+    assert "[0-9]" not in said

@@ -8,6 +8,7 @@ variables {
   region            = "europe-west1"
   stripe_meter_id   = "mtr_1"
   stripe_secret_key = "sk_test_not_a_real_key"
+  alert_emails      = ["ops@example.com"]
 }
 
 run "minimal" {

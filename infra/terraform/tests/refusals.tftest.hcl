@@ -7,6 +7,7 @@ variables {
   region            = "europe-west1"
   stripe_meter_id   = "mtr_1"
   stripe_secret_key = "sk_test_not_a_real_key"
+  alert_emails      = ["ops@example.com"]
 }
 
 run "refused_1" {
@@ -25,11 +26,11 @@ run "refused_1" {
     stripe_secret_key_revision = 0
     database                   = { edition = "STANDARD" }
     existing_database          = "p:r:main"
+    database_name              = "p:r:main/db"
     redis                      = { tier = "HA" }
     existing_bucket            = "gs://files"
     network                    = "public"
     subnet_range               = "10.0.0.0/27"
-    existing_network           = { network = "main", subnetwork = "main" }
     alert_emails               = ["nobody"]
     alert_channels             = ["123"]
   }
@@ -47,11 +48,11 @@ run "refused_1" {
     var.stripe_secret_key_revision,
     var.database,
     var.existing_database,
+    var.database_name,
     var.redis,
     var.existing_bucket,
     var.network,
     var.subnet_range,
-    var.existing_network,
     var.alert_emails,
     var.alert_channels,
   ]
@@ -66,13 +67,12 @@ run "refused_2" {
     mode                       = "Enforce"
     stripe_meter_id            = "mtr_"
     settings                   = { STRIPE_SECRET_KEY = "x" }
-    schedules                  = { period_reset = "0 1 * *" }
     attempts                   = { period_reset = { deadline_seconds = 14 } }
     stripe_secret_key          = "sk_live_a b"
     stripe_secret_key_revision = 1.5
     database                   = { availability = "GLOBAL" }
+    database_name              = ""
     redis                      = { memory_gb = 0 }
-    existing_redis             = "main"
     subnet_range               = "10.0.0.0"
   }
   expect_failures = [
@@ -82,13 +82,12 @@ run "refused_2" {
     var.mode,
     var.stripe_meter_id,
     var.settings,
-    var.schedules,
     var.attempts,
     var.stripe_secret_key,
     var.stripe_secret_key_revision,
     var.database,
+    var.database_name,
     var.redis,
-    var.existing_redis,
     var.subnet_range,
   ]
 }
@@ -99,149 +98,116 @@ run "refused_3" {
     project_id             = "demo"
     region                 = "europe west1"
     settings               = { DB_USER = "postgres" }
-    schedules              = { period_reset = "0 1 * * * *" }
     attempts               = { period_reset = { deadline_seconds = 1801 } }
     existing_stripe_secret = { secret_id = "stripe", version = "latest" }
     stripe_secret_key      = null
     database               = { version = "MYSQL_8_0" }
+    redis                  = { memory = 1 }
   }
   expect_failures = [
     var.project_id,
     var.region,
     var.settings,
-    var.schedules,
     var.attempts,
     var.existing_stripe_secret,
     var.database,
+    var.redis,
   ]
 }
 
 run "refused_4" {
   command = plan
   variables {
-    schedules              = { period_reset = "60 1 * * *" }
+    settings               = { ABANDONED_AFTER_DAYS = "0" }
     attempts               = { period_reset = { timeout_seconds = 1711 } }
     existing_stripe_secret = { secret_id = "projects/p/secrets/s", version = "1" }
     stripe_secret_key      = null
     database               = { disk_gb = 5 }
+    redis                  = { memory_gb = 1.5 }
     kms_key                = "key"
+    existing_network       = { network = "main", subnetwork = "main" }
   }
   expect_failures = [
-    var.schedules,
+    var.settings,
     var.attempts,
     var.existing_stripe_secret,
     var.database,
+    var.redis,
     var.kms_key,
+    var.existing_network,
   ]
 }
 
 run "refused_5" {
   command = plan
   variables {
-    schedules = { period_reset = "0 24 * * *" }
-    attempts  = { period_reset = { timeout_seconds = 119 } }
-    kms_key   = "projects/p/locations/us-east1/keyRings/r/cryptoKeys/k"
+    settings          = { STRIPE_TAKEOVER_AT = "2026-02-30T00:00:00Z" }
+    attempts          = { period_reset = { timeout_seconds = 119 } }
+    stripe_secret_key = ""
+    database          = { disk = 100 }
+    kms_key           = "projects/p/locations/us-east1/keyRings/r/cryptoKeys/k"
+    existing_network  = { network = "projects/p/global/networks/n", subnetwork = "projects/p/regions/us-east1/subnetworks/s" }
   }
   expect_failures = [
-    var.schedules,
+    var.settings,
     var.attempts,
+    var.stripe_secret_key,
+    var.database,
     var.kms_key,
+    var.existing_network,
   ]
 }
 
 run "refused_6" {
   command = plan
   variables {
-    schedules = { period_reset = "0 0 0 * *" }
-    attempts  = { period_reset = { retries = 6 } }
+    attempts         = { period_reset = { retries = 6 } }
+    database         = { edition = "ENTERPRISE_PLUS", tier = "db-g1-small" }
+    existing_network = { network = "projects/p/global/networks/n", subnetwork = "projects/p/regions/europe-west1/subnetworks/s" }
+    existing_redis   = "projects/p/locations/europe-west1/instances/main"
   }
   expect_failures = [
-    var.schedules,
     var.attempts,
+    var.database,
+    var.existing_redis,
   ]
 }
 
 run "refused_7" {
   command = plan
   variables {
-    schedules = { period_reset = "0 0 * 13 *" }
-    attempts  = { period_reset = { retries = -1 } }
+    attempts = { period_reset = { retries = -1 } }
+    database = { edition = "ENTERPRISE_PLUS" }
   }
   expect_failures = [
-    var.schedules,
     var.attempts,
+    var.database,
   ]
 }
 
 run "refused_8" {
   command = plan
   variables {
-    schedules = { period_reset = "0 0 * * 7" }
-    attempts  = { period_reset = { retries = 1.5 } }
+    attempts       = { period_reset = { retries = 1.5 } }
+    database       = { tier = "db-perf-optimized-N-2" }
+    existing_redis = "main" # on which network?
   }
   expect_failures = [
-    var.schedules,
     var.attempts,
+    var.database,
+    var.existing_redis,
   ]
 }
 
 run "refused_9" {
   command = plan
   variables {
-    schedules = { period_reset = "0 0 * * SUN" }
+    attempts = { period_reset = { timeout = 300 } }
+    database = { disk_gb = "much" }
   }
   expect_failures = [
-    var.schedules,
-  ]
-}
-
-run "refused_10" {
-  command = plan
-  variables {
-    schedules = { period_reset = "every 5 minutes" }
-  }
-  expect_failures = [
-    var.schedules,
-  ]
-}
-
-run "refused_11" {
-  command = plan
-  variables {
-    schedules = { period_reset = "5/15 * * * *" }
-  }
-  expect_failures = [
-    var.schedules,
-  ]
-}
-
-run "refused_12" {
-  command = plan
-  variables {
-    schedules = { period_reset = "*/0 * * * *" }
-  }
-  expect_failures = [
-    var.schedules,
-  ]
-}
-
-run "refused_13" {
-  command = plan
-  variables {
-    schedules = { period_reset = "0  1 * * *" }
-  }
-  expect_failures = [
-    var.schedules,
-  ]
-}
-
-run "refused_14" {
-  command = plan
-  variables {
-    schedules = { period_reset = "" }
-  }
-  expect_failures = [
-    var.schedules,
+    var.attempts,
+    var.database,
   ]
 }
 

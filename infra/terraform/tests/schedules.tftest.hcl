@@ -7,6 +7,7 @@ variables {
   region            = "europe-west1"
   stripe_meter_id   = "mtr_1"
   stripe_secret_key = "sk_test_not_a_real_key"
+  alert_emails      = ["ops@example.com"]
 }
 
 run "the_declared_schedules" {
@@ -62,6 +63,87 @@ run "what_does_not_fit_is_refused" {
     google_cloud_scheduler_job.job["period_reset"],
     google_cloud_scheduler_job.job["abandoned_cleanup"],
   ]
+}
+
+run "not_understood_1" {
+  command = plan
+  variables {
+    schedules = {
+      period_reset          = "0 1 * *"
+      stripe_reconcile      = "0 1 * * * *"
+      usage_counter_cleanup = "60 1 * * *"
+      abandoned_cleanup     = "0 24 * * *"
+      artifact_cleanup      = "0 0 0 * *"
+      opt_out_cleanup       = "0 0 * 13 *"
+    }
+  }
+  expect_failures = [
+    google_cloud_scheduler_job.job["period_reset"],
+    google_cloud_scheduler_job.job["stripe_reconcile"],
+    google_cloud_scheduler_job.job["usage_counter_cleanup"],
+    google_cloud_scheduler_job.job["abandoned_cleanup"],
+    google_cloud_scheduler_job.job["artifact_cleanup"],
+    google_cloud_scheduler_job.job["opt_out_cleanup"],
+  ]
+}
+
+run "not_understood_2" {
+  command = plan
+  variables {
+    schedules = {
+      period_reset          = "0 0 * * 7"
+      stripe_reconcile      = "0 0 * * SUN"
+      usage_counter_cleanup = "every 5 minutes"
+      abandoned_cleanup     = "5/15 * * * *"
+      artifact_cleanup      = "*/0 * * * *"
+      opt_out_cleanup       = "0  1 * * *"
+    }
+  }
+  expect_failures = [
+    google_cloud_scheduler_job.job["period_reset"],
+    google_cloud_scheduler_job.job["stripe_reconcile"],
+    google_cloud_scheduler_job.job["usage_counter_cleanup"],
+    google_cloud_scheduler_job.job["abandoned_cleanup"],
+    google_cloud_scheduler_job.job["artifact_cleanup"],
+    google_cloud_scheduler_job.job["opt_out_cleanup"],
+  ]
+}
+
+run "not_understood_3" {
+  command = plan
+  variables {
+    schedules = {
+      period_reset          = ""
+      stripe_reconcile      = "30 5-3 * * *"
+      usage_counter_cleanup = "0 7,5-3 * * *" # one part of it is enough
+      abandoned_cleanup     = "0 0 31 4 *"    # April has 30 days
+      artifact_cleanup      = "0 0 30 2 *"
+      opt_out_cleanup       = "0 0 31 4,6-6,9,11 */7" # */7 is a Sunday, and begins with a star
+    }
+  }
+  expect_failures = [
+    google_cloud_scheduler_job.job["period_reset"],
+    google_cloud_scheduler_job.job["stripe_reconcile"],
+    google_cloud_scheduler_job.job["usage_counter_cleanup"],
+    google_cloud_scheduler_job.job["abandoned_cleanup"],
+    google_cloud_scheduler_job.job["artifact_cleanup"],
+    google_cloud_scheduler_job.job["opt_out_cleanup"],
+  ]
+}
+
+run "days_that_come" {
+  command = plan
+  variables {
+    schedules = {
+      period_reset      = "0 0 29 2 *"
+      abandoned_cleanup = "0 0 31 4,5 *"
+      artifact_cleanup  = "0 0 31 4 1" # with a day of the week beside it, either is enough
+    }
+  }
+  assert {
+    condition     = alltrue(values(local.cron_comes)) && alltrue(values(local.cron_understood))
+    error_message = "In a leap year, in one of its months, or each Monday."
+  }
 }
 
 run "what_just_fits_is_taken" {
