@@ -7,6 +7,7 @@ answer, so a later try may succeed; 5 a bug of ours.
 
 import functools
 import getpass
+import io
 import json
 import os
 import sys
@@ -14,7 +15,7 @@ import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TextIO
+from typing import TextIO, cast
 
 import click
 from rich.console import Console
@@ -70,6 +71,11 @@ class Shell:
             for line in lines:
                 click.echo(printable(line))
 
+    def say(self, line: str) -> None:
+        """Print a line of what is under way, unless the output is JSON, which comes as one at the end."""
+        if not self.as_json:
+            click.echo(printable(line))
+
     def table(self, rows: Sequence[Mapping[str, object]], columns: Iterable[Column], nothing: str) -> None:
         """Print rows: as a JSON array, or as a table; `nothing` is said where there are none."""
         if self.as_json:
@@ -103,7 +109,8 @@ def command(group: click.Group, name: str) -> Callable[[Callable[..., int | None
         @click.option("--debug", is_flag=True, help="Print a stack trace if something fails.")
         @functools.wraps(function)
         def run(as_json: bool, debug: bool, **arguments: object) -> None:
-            shell = Shell(os.environ, SystemClock(), as_json, sys.stderr)
+            log = cast(TextIO, Warnings(sys.stderr)) if sys.stderr.isatty() else sys.stderr
+            shell = Shell(os.environ, SystemClock(), as_json, log)
             try:
                 code = function(shell, **arguments) or DONE
             except click.ClickException:
@@ -117,6 +124,20 @@ def command(group: click.Group, name: str) -> Callable[[Callable[..., int | None
         return group.command(name)(run)
 
     return decorate
+
+
+class Warnings(io.TextIOBase):
+    """A log for a terminal: of each JSON line only its message, and only where something is not as it should be."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        """Take one line."""
+        line = json.loads(text)
+        if line["severity"] != "INFO":
+            self._stream.write(f"{cell(line['message'])}\n")
+        return len(text)
 
 
 def as_text(value: object) -> str:

@@ -7,6 +7,7 @@ transaction.
 """
 
 import json
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -67,7 +68,7 @@ class Context:
     `now` is the time the run is for, one value for the whole run. `slot` is the firing, if any. `limit` is the largest
     number of items to treat, None for all; `allow_deletes` is how many an operator lets this one run delete, None for
     what the guard against deleting too much allows. `earlier` holds the counts of the slot's previous attempts,
-    `counts` this run's own. `failed_count` is no sum: the next attempt meets the same items again.
+    `counts` this run's own. Whoever sets `stopping` ends the run between two batches. `failed_count` is no sum: the next attempt meets the same items again.
     """
 
     job: Job
@@ -86,11 +87,14 @@ class Context:
     allow_deletes: int | None = None
     fence: Fence | None = None
     earlier: Mapping[str, int] = field(default_factory=dict)
+    stopping: threading.Event = field(default_factory=threading.Event)
     counts: Counter[str] = field(default_factory=Counter)
     failed_count: int = 0
 
     def time_left(self) -> float:
-        """Seconds until the run must have stopped; zero or less when it must stop now."""
+        """Seconds until the run must have stopped; zero or less when it must stop now, or is asked to."""
+        if self.stopping.is_set():
+            return 0.0
         return (self.deadline_at - self.clock.now()).total_seconds()
 
     def moment(self) -> datetime:

@@ -193,6 +193,7 @@ class _Execution:
             connect_bucket=lambda: self._services.bucket,
             fence=fence,
             earlier=earlier,
+            stopping=self._services.stopping,
             # On record with the counts, because a limited run is no full success, however it ends.
             counts=Counter() if limit is None else Counter(limit=limit),
         )

@@ -44,6 +44,8 @@ class Services:
         self.redact = Redactor()
         self.log = Log(stream, clock, self.redact)
         self.timer = timer or SystemTimer()
+        # Set by whoever wants the run to end between two batches, as if its time were up.
+        self.stopping = threading.Event()
 
     @property
     def settings(self) -> Settings:

@@ -6,6 +6,7 @@ import threading
 from sqlalchemy import text
 
 from ops.host_indexes import HOST_INDEXES, build_host_indexes, host_sql
+from ops.shell import WRONG
 from tests.conftest import MakeDatabase
 from tests.support.database import TestDatabase
 from tests.test_migrate import ops
@@ -97,7 +98,7 @@ def test_who_does_not_own_the_table_is_told_what_to_do(make_database: MakeDataba
     finally:
         database.script(f"DROP OWNED BY {name} CASCADE")
         database.script(f"DROP ROLE {name}")
-    assert result.returncode == 1
+    assert result.returncode == WRONG
     assert "does not own the table" in result.stderr
     assert "--host-sql" in result.stderr
     assert "is at version" in result.stdout, "our own schema is there all the same"

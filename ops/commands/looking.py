@@ -7,7 +7,7 @@ import click
 
 from functions.registry import JOBS
 from ops.grants import HEALTH_JOB
-from ops.run import job_named
+from ops.jobs import job_named
 from ops.shell import NO, Column, NotThere, Shell, cell, command
 from shared.health import lines_of
 from shared.job import Job

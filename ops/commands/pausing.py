@@ -6,26 +6,12 @@ from pathlib import Path
 import click
 
 from ops.commands.looking import job_of
+from ops.commands.moments import Moment
 from ops.shell import NotThere, Shell, command, operator
-from shared.clock import format_rfc3339, parse_rfc3339
+from shared.clock import format_rfc3339
 from shared.sql import load_statements
 
 _STATEMENTS = load_statements(Path(__file__).with_name("pausing.sql"))
-
-
-class Moment(click.ParamType[datetime]):
-    """A time on the command line, as RFC 3339."""
-
-    name = "time"
-
-    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
-        """Read it; what is none is a wrong command line."""
-        if isinstance(value, datetime):
-            return value
-        try:
-            return parse_rfc3339(str(value))
-        except ValueError:
-            self.fail(f"{value!r} is no time such as 2026-01-31T06:00:00Z.", param, ctx)
 
 
 def add_to(group: click.Group) -> None:
