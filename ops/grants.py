@@ -108,6 +108,21 @@ def grant(target: DatabaseTarget, logins: Mapping[str, str], jobs: Mapping[str, 
         engine.dispose()
 
 
+def missing_rights(target: DatabaseTarget, jobs: Mapping[str, Job]) -> list[str]:
+    """The tables on which the session's own login lacks a right that some job needs.
+
+    Raises Misconfigured where a table is not there or its schema may not be used, Unavailable when the database cannot
+    be reached.
+    """
+    engine = make_engine(target, _LIMITS)
+    try:
+        with translated_from_engine(target), engine.connect() as connection:
+            login = str(connection.scalar(text("SELECT current_user")))
+            return _lacking(connection, dict.fromkeys(jobs, login), jobs, _tables(jobs))
+    finally:
+        engine.dispose()
+
+
 def _distinct(logins: Mapping[str, str]) -> list[str]:
     return list(dict.fromkeys(logins.values()))
 
@@ -159,6 +174,19 @@ def _own_tables(connection: Connection, target: DatabaseTarget, jobs: Mapping[st
 def _check_others_tables(
     connection: Connection, logins: Mapping[str, str], jobs: Mapping[str, Job], tables: Collection[str]
 ) -> None:
+    lacking = _lacking(connection, logins, jobs, tables)
+    if lacking:
+        raise Misconfigured(
+            "database rights",
+            f"Rights on {', '.join(lacking)} are missing, and this login does not own that. Everything else is given. "
+            "Have the owner run what `python -m ops migrate --grants … --host-sql` prints.",
+        )
+
+
+def _lacking(
+    connection: Connection, logins: Mapping[str, str], jobs: Mapping[str, Job], tables: Collection[str]
+) -> list[str]:
+    """Those of the tables on which a login has not a right that it should have."""
     wanted = [
         (login, table, privilege)
         for login in _distinct(logins)
@@ -166,21 +194,17 @@ def _check_others_tables(
         if table in tables
         for privilege in privileges
     ]
-    lacking = connection.scalars(
-        text(_STATEMENTS["lacking"].text),
-        {
-            "logins": [login for login, _, _ in wanted],
-            "tables": [table for _, table, _ in wanted],
-            "privileges": [privilege.partition(" ")[0] for _, _, privilege in wanted],
-            "columns": [privilege.partition(" ")[2].strip("()").replace(" ", "") for _, _, privilege in wanted],
-        },
-    ).all()
-    if lacking:
-        raise Misconfigured(
-            "database rights",
-            f"Rights on {', '.join(lacking)} are missing, and this login does not own that. Everything else is given. "
-            "Have the owner run what `python -m ops migrate --grants … --host-sql` prints.",
+    return list(
+        connection.scalars(
+            text(_STATEMENTS["lacking"].text),
+            {
+                "logins": [login for login, _, _ in wanted],
+                "tables": [table for _, table, _ in wanted],
+                "privileges": [privilege.partition(" ")[0] for _, _, privilege in wanted],
+                "columns": [privilege.partition(" ")[2].strip("()").replace(" ", "") for _, _, privilege in wanted],
+            },
         )
+    )
 
 
 def _check_login(connection: Connection, login: str, target: DatabaseTarget, jobs: Mapping[str, Job]) -> None:

@@ -103,6 +103,25 @@ def build_host_indexes(target: DatabaseTarget) -> list[str]:
         engine.dispose()
 
 
+def missing_host_indexes(target: DatabaseTarget) -> list[str]:
+    """The names of those that are missing or not valid. Raises as `build_host_indexes` does, and changes nothing."""
+    engine = make_engine(target, _LIMITS)
+    try:
+        with translated_from_engine(target), engine.connect() as connection:
+            return [
+                index.name
+                for index in HOST_INDEXES
+                if not any(row.valid for row in connection.execute(_FIND, _asked(index)).all())
+            ]
+    finally:
+        engine.dispose()
+
+
+def _asked(index: HostIndex) -> dict[str, str | None]:
+    predicate = f"({index.predicate})" if index.predicate else None
+    return {"table": index.table, "column": index.column, "predicate": predicate}
+
+
 def _take_turn(connection: Connection) -> None:
     # Asked for again and again: a session that waits inside a statement would be waited for by the one that builds.
     while not connection.scalar(text("SELECT pg_try_advisory_lock(:lock)"), {"lock": _INDEX_LOCK}):
@@ -110,9 +129,7 @@ def _take_turn(connection: Connection) -> None:
 
 
 def _build(connection: Connection, index: HostIndex) -> bool:
-    predicate = f"({index.predicate})" if index.predicate else None
-    parameters = {"table": index.table, "column": index.column, "predicate": predicate}
-    found = connection.execute(_FIND, parameters).all()
+    found = connection.execute(_FIND, _asked(index)).all()
     if any(row.valid for row in found):
         return False
     owned = connection.scalar(
@@ -123,9 +140,8 @@ def _build(connection: Connection, index: HostIndex) -> bool:
         why = "does not own the table" if owned is False else "finds no such table"
         raise Misconfigured(
             "database rights",
-            f"The index {index.name} on {index.table} is missing, and this login {why}. {index.purpose[:1].upper()}"
-            f"{index.purpose[1:]}. Run `python -m ops migrate --host-sql` and add what it prints to the service's "
-            "migrations.",
+            f"The index {index.name} on {index.table} is missing ({index.purpose}), and this login {why}. Run `python "
+            "-m ops migrate --host-sql` and add what it prints to the service's migrations.",
         )
     # Only one of ours: another may be one that the service is building at this moment.
     if any(row.name == index.name for row in found):

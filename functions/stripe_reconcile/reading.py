@@ -125,13 +125,14 @@ def refused(answer: Answer) -> MaintenanceError:
     """What a refused call stands for: Misconfigured where the key is wrong or may not do this, or ReadRefused."""
     if answer.status == 401:
         return Misconfigured(
-            "STRIPE_SECRET_KEY", f"Stripe refused STRIPE_SECRET_KEY (401): {answer.message} Nothing was marked."
+            "STRIPE_SECRET_KEY",
+            f"Stripe refused STRIPE_SECRET_KEY (401): {answer.message.rstrip('.')}. Nothing was marked.",
         )
     if answer.status == 403:
         return Misconfigured(
             "STRIPE_SECRET_KEY",
-            f"STRIPE_SECRET_KEY may not do what this job does (403): {answer.message} It needs to write meter events, "
-            "and to read meters, their event summaries, subscriptions and events.",
+            f"STRIPE_SECRET_KEY may not do what this job does (403): {answer.message.rstrip('.')}. It needs to write "
+            "meter events, and to read meters, their event summaries, subscriptions and events.",
         )
     return ReadRefused(answer)
 
