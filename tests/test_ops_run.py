@@ -5,9 +5,11 @@ import os
 import signal
 import subprocess
 import sys
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from devstack.gcs_front import GcsFront
 from devstack.serving import REPOSITORY
 from functions.registry import JOBS
 from ops.shell import DOWN, NO, USAGE, WRONG
@@ -108,3 +110,21 @@ def test_what_a_script_may_try_again_has_an_exit_code_of_its_own() -> None:
     down = ops("run", "period", environ=environ)
     assert (down.returncode, "unavailable" in down.stdout, "s3cret" in down.stdout + down.stderr) == (DOWN, True, False)
     assert ops("run", "period", environ={}).returncode == WRONG
+
+
+def test_what_the_cleanups_will_take_is_told_from_a_day_to_come(
+    database: TestDatabase, environ: dict[str, str], bucket: str, gcs_front: GcsFront
+) -> None:
+    database.execute("UPDATE maintenance.identity SET bucket = :bucket", bucket=bucket)
+    # A counter is kept for 13 months.
+    database.account("ann")
+    database.use("ann", datetime.now(UTC).replace(day=1) - timedelta(days=300), 1)
+    there = {**environ, "GCS_BUCKET_NAME": bucket, "STORAGE_EMULATOR_HOST": gcs_front.url}
+    found = {}
+    for days in ("0", "200"):
+        done = ops("upcoming", "--days", days, "--json", environ=there)
+        told = {row["job"]: row for row in json.loads(done.stdout)}
+        assert (done.returncode, len(told), all(row["dry_run"] for row in told.values())) == (0, 4, True)
+        found[days] = told["usage_counter_cleanup"]["deleted_count"]
+    assert found == {"0": 0, "200": 1}
+    assert len(database.counters("ann")) == 1

@@ -4,7 +4,7 @@ import signal
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from datetime import datetime
+from datetime import datetime, timedelta
 from types import FrameType
 
 import click
@@ -20,6 +20,7 @@ from shared.outcome import Outcome, Status
 from shared.runner import run_job
 
 ALL = "all"
+_CLEANUPS = "functions.cleanup."
 _TABLE = (
     Column("JOB", "short"),
     Column("STATUS", "status"),
@@ -78,6 +79,27 @@ def add_to(group: click.Group) -> None:
             click.echo(
                 "Stopped between two batches. What is done is done: the same command goes on from there.", err=True
             )
+        return _exit_code(outcomes)
+
+    @command(group, "upcoming")
+    @click.option(
+        "--days", type=click.IntRange(0, 3650), default=7, show_default=True, help="Look from so many days on."
+    )
+    def upcoming(shell: Shell, days: int) -> int:
+        """Show what the cleanups would take if they ran in some days: dry runs that look from then.
+
+        Exit code as for `run`: a cleanup that would refuse says so in its message.
+
+        Example: python -m ops upcoming --days 30
+        """
+        invocation = Invocation("cli", dry_run=True, as_of=shell.now + timedelta(days=days))
+        with _stopped_by_ctrl_c(shell):
+            outcomes = [
+                _run(shell, job, invocation)
+                for job in JOBS.values()
+                if job.module.startswith(_CLEANUPS) and not shell.services.stopping.is_set()
+            ]
+        _tell(shell, outcomes, whole=False)
         return _exit_code(outcomes)
 
 
