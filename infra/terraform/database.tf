@@ -112,9 +112,9 @@ resource "google_sql_user" "function" {
   instance = local.database_instance
   name     = local.database_users[each.key]
   type     = "CLOUD_IAM_SERVICE_ACCOUNT"
-  # PostgreSQL drops no role that has rights on a table. On an instance that is made here logins go with it; on an
-  # existing one none may be left behind, so there a tear-down takes their rights first.
-  deletion_policy = local.make_database ? "ABANDON" : null
+  # PostgreSQL drops no role that has rights on a table, so a tear-down would stop here. What is left cannot be used
+  # without its account; docs/deploy.md says how to take it out of an existing instance.
+  deletion_policy = "ABANDON"
 
   lifecycle {
     precondition {

@@ -322,10 +322,9 @@ def test_a_tear_down_stops_at_nothing_that_goes_with_something_else(installed: I
     for kind in ("google_sql_user", "google_sql_database", "google_service_networking_connection"):
         assert made.of(kind)
         assert {each["deletion_policy"] for each in made.of(kind).values()} == {"ABANDON"}, kind
-    # In an instance that stays, no login may be left behind.
     logins = installed("existing").planned.of("google_sql_user")
     assert len(logins) == len(JOBS)
-    assert {login["deletion_policy"] for login in logins.values()} == {None}
+    assert {login["deletion_policy"] for login in logins.values()} == {"ABANDON"}
 
 
 def test_images_are_kept_long_enough_to_go_back(default: Installation) -> None:
