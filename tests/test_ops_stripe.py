@@ -231,6 +231,26 @@ def test_what_is_refused_once_more_is_a_dead_letter_once_more(world: StripeWorld
     assert world.counted("cus_ann") == 0
 
 
+def test_a_refusal_at_once_after_a_retry_is_believed(world: StripeWorld, ops: Ops) -> None:
+    """The attempts before it had an answer: none of them leaves a doubt behind."""
+    key = refused_event(world)
+    world.stripe.add_customer("cus_ann")
+    assert ops("stripe", "retry", key, "--reason", "mended").exit_code == 0
+    body = json.dumps({"error": {"type": "invalid_request_error", "message": "No such thing."}}).encode()
+    world.stripe.faults.add("status", status=400, body=body, headers={"content-type": "application/json"})
+    world.run()
+    assert (world.state(key), world.send(key)["error_message"]) == ("rejected", "No such thing.")
+
+
+def test_what_one_meter_refused_goes_to_the_one_of_now(world: StripeWorld, ops: Ops) -> None:
+    key = refused_event(world)
+    world.stripe.add_customer("cus_ann")
+    assert ops("stripe", "retry", key, "--reason", "another meter").exit_code == 0
+    other = world.environment({"STRIPE_METER_PAGES": world.stripe.add_meter("sheets").id})
+    world.run(environment=other)
+    assert (world.state(key), world.stripe.events[-1].event_name) == ("accepted", "sheets")
+
+
 def test_what_the_service_sent_and_stripe_refused_is_decided_anew_too(world: StripeWorld, ops: Ops) -> None:
     customer = world.user("ann")
     key = world.usage("ann", 5, stripe_reported=True, stripe_record_id="a-name: of theirs:x")
@@ -461,6 +481,12 @@ def test_the_audit_takes_the_periods_that_touch_a_month(billed: StripeWorld, ops
     assert len(told(ops("stripe", "audit", "--month", this, "--json", **settings))) == 2
     none = ops("stripe", "audit", "--month", long_ago, **settings)
     assert (none.exit_code, none.stdout) == (0, "There is nothing to hold against Stripe's sums.\n")
+    then = now - 400 * DAY
+    add_send(billed.database, "accepted", occurred_at=then, accepted_at=then, event=False)
+    lost = json.loads(ops("stripe", "audit", "--month", long_ago, "--json", **settings).stdout)
+    assert [(row["ours"], row["theirs"], row["says"]) for row in lost] == [(5, 0, "differs")]
+    assert len(told(ops("stripe", "audit", "--month", this, "--json", **settings))) == 2
+    assert len(told(ops("stripe", "audit", "--json", **settings))) == 3
     future = ops("stripe", "audit", "--month", "9999-12", **settings)
     assert (future.exit_code, future.stderr) == (WRONG, "The month 9999-12 has not begun.\n")
 

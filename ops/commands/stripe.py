@@ -270,14 +270,14 @@ def _add_audit(stripe: click.Group) -> None:
     def audit(shell: Shell, customer: str | None, month: datetime | None, limit: int) -> int:
         """Hold our pages against Stripe's sums now, by customer and period. Only reads: nothing is written down.
 
-        Without --month: the periods of the last 35 days. Customers with pages accepted lately come first. OPEN are
-        pages that Stripe may show or not: accepted within the hour, in doubt, not decided yet. Exit code 1 if something
-        differs or cannot be read.
+        Without --month: the periods of the last 35 days, and older ones with pages that Stripe was not seen to have
+        yet. Customers with pages accepted lately come first. OPEN are pages that Stripe may show or not: accepted
+        within the hour, in doubt, not decided yet. Exit code 1 if something differs or cannot be read.
 
         Example: python -m ops stripe audit --customer cus_123 --month 2026-01
         """
         now = shell.now
-        first, last = _bounds(month, now)
+        since, until = (now - _PERIODS_FOR, None) if month is None else _bounds(month, now)
         database, settings = shell.services.database, shell.services.settings
         with database.transaction(read_only=True) as transaction:
             check_start(transaction, _JOB, settings, now)
@@ -290,25 +290,24 @@ def _add_audit(stripe: click.Group) -> None:
                 _PERIODS,
                 **some(state.times(), "now", "settled_before", "event_name"),
                 customers=[row["customer"] for row in rows],
-                since=first,
+                since=since,
             )
-        touched = [period for period in periods if period["ends"] > first and period["starts"] < last]
-        found = _compared(state, touched)
+        if until is not None:
+            periods = [period for period in periods if period["ends"] > since and period["starts"] < until]
+        found = _compared(state, periods)
         if shell.as_json:
             shell.tell(found)
         else:
             shown = [
                 {**row, "period": _period(each["starts"], each["ends"])}
-                for row, each in zip(found, touched, strict=True)
+                for row, each in zip(found, periods, strict=True)
             ]
             shell.table(shown, _AUDIT, "There is nothing to hold against Stripe's sums.")
         return NO if any(row["says"] not in ("equal", "open") for row in found) else 0
 
 
-def _bounds(month: datetime | None, now: datetime) -> tuple[datetime, datetime]:
-    """From when to before when periods are looked at."""
-    if month is None:
-        return now - _PERIODS_FOR, now
+def _bounds(month: datetime, now: datetime) -> tuple[datetime, datetime]:
+    """When a month begins, and when the next one does. Raises NotThere for one that has not begun."""
     first = month.replace(tzinfo=UTC)
     if first > now:
         raise NotThere(f"The month {first:%Y-%m} has not begun.")

@@ -77,8 +77,7 @@ UPDATE maintenance.meter_sends
 SET state = 'blocked', error_code = 'retry', error_message = NULL,
     identifier = CAST(usage_event_id AS text) || ':'
         || (coalesce(CAST(substring(identifier FROM '^[0-9a-fA-F-]{36}:([0-9]{1,6})$') AS integer), 1) + 1),
-    event_name = NULL, first_sent_at = NULL, known_since = NULL, last_sent_at = NULL, absent_since = NULL,
-    accepted_at = NULL, verified_at = NULL, late = false, tried_by = NULL, looked_by = NULL
+    event_name = NULL, first_sent_at = NULL, known_since = NULL, last_sent_at = NULL, absent_since = NULL
 WHERE usage_event_id = ANY (CAST(:events AS uuid[])) AND state = 'rejected';
 
 -- name: waive
