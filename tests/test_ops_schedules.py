@@ -24,6 +24,7 @@ from devstack.threaded_server import ThreadedServer
 from functions.registry import JOBS
 from ops import declared_schedules
 from ops.shell import DOWN, NO, USAGE, WRONG
+from shared.postgres import SESSION_LIMITS
 from tests.support.clock import ManualClock
 from tests.support.commands import run_command
 from tests.support.database import TestDatabase
@@ -228,6 +229,28 @@ def test_what_google_refuses_is_not_recorded(database: TestDatabase) -> None:
     assert (done.exit_code, done.stdout, actions(database)) == (WRONG, "", [])
     assert f"This account may not pause {LOCATION}/jobs/period-reset, or the API is not enabled." in done.stderr
     assert r'Google says: lacks "cloudscheduler.jobs.pause".\x1b[2J. The role roles/cloudscheduler.admin' in done.stderr
+
+
+def test_the_record_waits_for_google_longer_than_a_batch_may_be_idle(
+    database: TestDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(SESSION_LIMITS, "idle_in_transaction_session_timeout", "100")
+    idle = (
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND state = 'idle in transaction' "
+        "AND application_name <> 'a test' AND state_change < clock_timestamp() - interval '0.4 seconds'"
+    )
+
+    class Slow(SchedulerApi):
+        """Answers what changes something only after some time."""
+
+        async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
+            if request.method != "GET":
+                until(lambda: database.value(idle) == 1, "the record waits")
+            return await super()._handle(request)
+
+    with cloud_of(declared(), Slow) as cloud:
+        assert cloud.run("pause", "period", database=database).exit_code == 0
+    assert [action for action, _ in actions(database)] == ["schedules pause"]
 
 
 def test_it_is_said_if_the_record_is_lost_after_it_was_done(database: TestDatabase) -> None:

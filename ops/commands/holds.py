@@ -67,7 +67,7 @@ def add_to(group: click.Group) -> None:
         values = {"scope": scope, "subject": subject, "reason": reason, "until": until}
         with shell.services.database.transaction() as transaction:
             _begin(shell, transaction)
-            found = transaction.row(_STATEMENTS["same"], now=shell.now, **values)
+            found = transaction.row(_STATEMENTS["same"], **values)
             if found is None:
                 _check_here(transaction, scope, subject, not_here)
                 added = transaction.row(_STATEMENTS["add"], by=operator(), now=shell.now, **values)

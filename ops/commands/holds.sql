@@ -18,12 +18,11 @@ SELECT EXISTS (SELECT FROM extraction_jobs WHERE id = CAST(:subject AS uuid)) AS
 SELECT EXISTS (SELECT FROM job_runs WHERE id = CAST(:subject AS uuid)) AS here;
 
 -- name: same
--- A hold in force on the same, for the same reason and as long. (For another reason there may be a second one: each case
--- ends by itself.)
+-- A hold on the same, for the same reason and as long. (For another reason there may be a second one: each case ends by
+-- itself.) It is in force, because its end is none, or the one to come that is asked for.
 SELECT id, by, created_at
 FROM maintenance.holds
 WHERE scope = :scope AND subject = :subject AND reason = :reason AND until IS NOT DISTINCT FROM :until
-  AND (until IS NULL OR until > :now)
 ORDER BY id
 LIMIT 1;
 

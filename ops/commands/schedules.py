@@ -111,7 +111,6 @@ def add_to(group: click.Group) -> None:
         Example: python -m ops schedules run artifact
         """
         name = _schedule_of(job)
-        scheduler.get(name)
         said = f"Cloud Scheduler fires {name} now. `python -m ops history` shows the run."
         with _recorded(shell, "schedules run", name, said) as recorded:
             scheduler.run(name)
