@@ -68,7 +68,8 @@ class Context:
     `now` is the time the run is for, one value for the whole run. `slot` is the firing, if any. `limit` is the largest
     number of items to treat, None for all; `allow_deletes` is how many an operator lets this one run delete, None for
     what the guard against deleting too much allows. `earlier` holds the counts of the slot's previous attempts,
-    `counts` this run's own. Whoever sets `stopping` ends the run between two batches. `failed_count` is no sum: the next attempt meets the same items again.
+    `counts` this run's own. Whoever sets `stopping` ends the run between two batches. `failed_count` is no sum: the
+    next attempt meets the same items again.
     """
 
     job: Job
