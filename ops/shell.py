@@ -115,6 +115,10 @@ def command(group: click.Group, name: str) -> Callable[[Callable[..., int | None
                 code = function(shell, **arguments) or DONE
             except click.ClickException:
                 raise
+            except BrokenPipeError:
+                # Whoever read the output has had enough (`… | head`). Nothing more is written, not even at the exit.
+                sys.stdout = None
+                code = DONE
             except Exception as error:  # noqa: BLE001  the boundary: whatever it is, it becomes a sentence
                 code = _failed(shell, error, debug)
             finally:

@@ -1,10 +1,14 @@
 """The commands that look, and the operator's pauses."""
 
 import json
+import os
+import subprocess
+import sys
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from devstack.serving import REPOSITORY
 from functions.registry import JOBS
 from ops.shell import BUG, DOWN, NO, USAGE, WRONG, printable
 from tests.conftest import Environment
@@ -88,6 +92,7 @@ def test_what_a_terminal_could_take_for_a_command_is_made_visible() -> None:
         (["pause", "period", "--until", "2020-01-01T00:00:00Z", "--reason", "x"], WRONG, "is over"),
         (["pause", "period", "--until", "tomorrow", "--reason", "x"], USAGE, "'tomorrow' is no time such as"),
         (["pause", "period", "--until", "2099-01-01T00:00:00Z"], USAGE, "--reason"),
+        (["pause", "period", "--until", "2099-01-01T00:00:00Z", "--reason", " "], USAGE, "must not be empty"),
         (["show", "99999"], WRONG, "There is no run 99999"),
         (["history", "--limit", "0"], USAGE, "0 is not in the range"),
     ],
@@ -124,3 +129,32 @@ def test_a_bug_is_a_sentence_and_a_trace_only_if_asked_for(database: TestDatabas
     done = ops("show", "1", environ=environ)
     assert (done.returncode in (BUG, WRONG), "Traceback" in done.stderr) == (True, False)
     assert "Traceback" in ops("show", "1", "--debug", environ=environ).stderr
+
+
+def test_a_copy_of_another_environments_database_is_not_paused(database: TestDatabase, environ: dict[str, str]) -> None:
+    database.execute("UPDATE maintenance.identity SET instance = 'elsewhere:5432'")
+    done = ops("pause", "period", "--until", "2099-01-01T00:00:00Z", "--reason", "x", environ=environ)
+    assert (done.returncode, "belongs to another environment" in done.stderr) == (WRONG, True)
+    assert database.value("SELECT count(*) FROM maintenance.controls") == 0
+
+
+def test_a_reader_that_has_had_enough_is_no_bug(environ: dict[str, str], database: TestDatabase) -> None:
+    database.execute(
+        "INSERT INTO maintenance.operator_actions (at, by, action, reason) "
+        "SELECT :now, 'lea', 'x', repeat('x', 200) FROM generate_series(1, 2000)",
+        now=datetime.now(UTC),
+    )
+    python = subprocess.Popen(
+        [sys.executable, "-m", "ops", "actions", "--limit", "2000", "--json"],
+        cwd=REPOSITORY,
+        env={"PATH": os.environ["PATH"], **environ},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    assert python.stdout is not None
+    assert python.stderr is not None
+    assert python.stdout.read(100)
+    python.stdout.close()
+    assert python.stderr.read() == b""
+    assert python.wait() == 0
+    python.stderr.close()

@@ -3,6 +3,7 @@
 import click
 
 from ops.adopt import FIELDS, adopt, bound, wanted
+from ops.commands.words import Words
 from ops.doctor import Verdict, examine
 from ops.shell import NO, Column, NotThere, Shell, cell, command
 from shared.postgres import Row
@@ -30,7 +31,7 @@ def add_to(group: click.Group) -> None:
         return NO if any(row["verdict"] == Verdict.WRONG for row in found) else 0
 
     @command(group, "adopt")
-    @click.option("--reason", required=True, help="Why this database belongs here now. Recorded.")
+    @click.option("--reason", type=Words(), required=True, help="Why this database belongs here now. Recorded.")
     @click.option("--yes", is_flag=True, help="Do it without asking, for scripts.")
     def adopt_command(shell: Shell, reason: str, yes: bool) -> int:
         """Bind this database to this environment, after showing both. Recorded.
