@@ -94,9 +94,8 @@ class Context:
 
     def time_left(self) -> float:
         """Seconds until the run must have stopped; zero or less when it must stop now, or is asked to."""
-        if self.stopping.is_set():
-            return 0.0
-        return (self.deadline_at - self.clock.now()).total_seconds()
+        left = (self.deadline_at - self.clock.now()).total_seconds()
+        return min(0.0, left) if self.stopping.is_set() else left
 
     def moment(self) -> datetime:
         """The time at this moment, for what is stamped with it. What is decided is decided by `now`."""

@@ -74,13 +74,14 @@ SET status = :status, finished_at = :finished_at, counts = CAST(:counts AS jsonb
 WHERE id = :run_id AND status = 'running';
 
 -- name: job_history
--- The last full success of each job, of the mode that is in force: a dry run is one in report mode only. What Cloud
--- Scheduler fired counts whichever mode was in force then, or a change of it would make every job late at once. A limited
--- run is none, nor is one that could not do a single item.
+-- The last full success of each job. With `dry_run` (report mode is in force) a dry run is one. Otherwise only what Cloud
+-- Scheduler fired while report mode was in force, or a change to enforce would make every job late at once; a firing that
+-- asks for a dry run never is. A limited run is none, nor is one that could not do a single item.
 SELECT
     runs.job, max(runs.started_at) AS started_at, max(runs.finished_at) AS finished_at, max(runs.slot) AS slot
 FROM maintenance.runs
-WHERE runs.status = 'completed' AND (runs.dry_run = :dry_run OR runs.trigger = 'schedule')
+WHERE runs.status = 'completed' AND (
+    NOT runs.dry_run OR CAST(:dry_run AS boolean) OR runs.trigger = 'schedule' AND runs.counts ? 'report_mode')
   AND NOT runs.counts ?| ARRAY['limit', 'all_failed']
 GROUP BY runs.job;
 

@@ -88,11 +88,16 @@ class _Execution:
             begun = ledger.begin(self._new_run())
             return begun if isinstance(begun, Outcome) else self._under_fence(ledger, begun)
 
+    @property
+    def _by_mode(self) -> bool:
+        """Whether it is a dry run only because report mode is in force."""
+        return self._dry_run and not self._invocation.dry_run
+
     def described(self, outcome: Outcome) -> Outcome:
         """The outcome with what is common to all: slot, mode, duration, and what it had to do without."""
         elapsed = self._services.clock.now() - self._started
         details = dict(outcome.details)
-        if self._dry_run and not self._invocation.dry_run:
+        if self._by_mode:
             details["mode"] = "report"
         if self._coordination.degraded:
             details["degraded"] = ["redis"]
@@ -165,6 +170,9 @@ class _Execution:
         if outcome.status is Status.COMPLETED and not outcome.success:
             # On record, so that the health check does not take it for a success.
             counts = {**counts, "all_failed": 1}
+        if self._by_mode:
+            # So that it is told from a dry run that was asked for, when the mode is another.
+            counts = {**counts, "report_mode": 1}
         return Ended(
             outcome.status,
             self._services.redact(outcome.message),

@@ -85,6 +85,20 @@ def test_in_report_mode_a_dry_run_is_what_there_is_to_do(make_environment: MakeE
     assert look(report)["overdue"] is False
 
 
+def test_a_firing_that_asks_for_a_dry_run_is_no_success_where_runs_are_to_be_real(environment: Environment) -> None:
+    """Somebody gave the Cloud Scheduler job a body: nothing would ever be done, and nobody told."""
+    environment.run(slot=FIRING, dry_run=True)
+    assert look(environment)["last_success"] is None
+    assert look(environment)["overdue"] is True
+
+
+def test_a_run_by_hand_in_report_mode_is_no_success_where_runs_are_to_be_real(
+    make_environment: MakeEnvironment,
+) -> None:
+    make_environment({"MAINTENANCE_MODE": "report"}).run()
+    assert look(make_environment())["overdue"] is True
+
+
 @pytest.mark.parametrize("modes", [("report", "enforce"), ("enforce", "report")])
 def test_a_change_of_the_mode_makes_no_job_late_that_was_on_time(
     modes: tuple[str, str], make_environment: MakeEnvironment, clock: ManualClock

@@ -41,6 +41,13 @@ def test_an_operator_may_let_one_run_delete_more_and_it_is_recorded(
     assert action["arguments"]["allow_deletes"] == 5
 
 
+def test_nothing_is_recorded_in_another_environments_database(database: TestDatabase, environ: dict[str, str]) -> None:
+    database.execute("UPDATE maintenance.identity SET instance = 'elsewhere:5432'")
+    done = ops("run", "usage", "--allow-deletes", "5", environ=environ)
+    assert (done.returncode, "belongs to another environment" in done.stderr) == (WRONG, True)
+    assert database.value("SELECT count(*) FROM maintenance.operator_actions") == 0
+
+
 def test_a_run_is_told_in_words_or_as_the_function_answers(database: TestDatabase, environ: dict[str, str]) -> None:
     database.account("ann", "free")
     dry = ops("run", "period-reset", "--dry-run", "--as-of", "2026-05-15T12:00:00Z", environ=environ)

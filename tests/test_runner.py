@@ -127,6 +127,23 @@ def test_a_run_stops_sixty_seconds_before_its_timeout(environment: Environment) 
     assert left == [1710 - 60]
 
 
+def test_a_run_that_is_asked_to_stop_has_no_time_left_and_still_knows_when_its_deadline_is_long_past(
+    environment: Environment, clock: ManualClock
+) -> None:
+    """What waits for a last answer gives up some seconds after the deadline: stopping must not take that end away."""
+    left: list[float] = []
+
+    def stopped(ctx: Context) -> JobResult:
+        environment.services.stopping.set()
+        left.append(ctx.time_left())
+        clock.advance(seconds=1710)
+        left.append(ctx.time_left())
+        return JobResult("done")
+
+    fire(environment, ordered("a_job", stopped))
+    assert left == [0, -60]
+
+
 def test_a_run_has_one_start_and_one_finish_line(environment: Environment) -> None:
     outcome = fire(environment, ordered("a_job", count_one))
     fire(environment, ordered("a_job", count_one))
