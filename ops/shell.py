@@ -12,7 +12,8 @@ import json
 import os
 import sys
 import traceback
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TextIO, cast
@@ -22,11 +23,14 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from functions.registry import JOBS
+from ops.grants import HEALTH_JOB
 from shared.clock import Clock, SystemClock, format_rfc3339
 from shared.errors import MaintenanceError, Unavailable
 from shared.postgres import Transaction
 from shared.services import Services
 from shared.sql import Statement
+from shared.start_check import check_start
 
 DONE, NO, USAGE, WRONG, DOWN, BUG = range(6)
 
@@ -91,6 +95,16 @@ class Shell:
         for row in rows:
             table.add_row(*(Text(cell(row.get(column.name))) for column in shown))
         Console(markup=False, highlight=False, emoji=False).print(table)
+
+    @contextmanager
+    def changing(self) -> Iterator[Transaction]:
+        """A transaction that changes something. Raises Misconfigured where the database is of another environment.
+
+        What any single job needs of the settings is not looked at.
+        """
+        with self.services.database.transaction() as transaction:
+            check_start(transaction, JOBS[HEALTH_JOB], self.services.settings, self.now)
+            yield transaction
 
     def record(
         self, transaction: Transaction, action: str, arguments: Mapping[str, object], reason: str | None = None

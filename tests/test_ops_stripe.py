@@ -550,3 +550,11 @@ def test_in_a_copy_of_the_database_nothing_is_changed(database: TestDatabase, op
         done = ops("stripe", action, key, "--reason", "x")
         assert (done.exit_code, "belongs to another environment" in done.stderr) == (WRONG, True)
     assert (state_of(database, key), recorded(database)) == ("rejected", [])
+
+
+@pytest.mark.parametrize("command", CHANGING, ids=["retry", "waive"])
+def test_a_reason_must_say_something(command: list[str], ops: Ops, database: TestDatabase) -> None:
+    """It is all that whoever looks at it later has."""
+    done = ops(*command[:-1], " ")
+    assert (done.exit_code, "must not be empty" in done.stderr) == (USAGE, True)
+    assert database.value("SELECT count(*) FROM maintenance.operator_actions") == 0

@@ -10,16 +10,13 @@ from pathlib import Path
 
 import click
 
-from functions.registry import JOBS
 from ops.commands.moments import Moment
 from ops.commands.words import Words
-from ops.grants import HEALTH_JOB
 from ops.shell import Column, NotThere, Shell, cell, command, operator, printable
 from shared.clock import format_rfc3339
 from shared.errors import LockLost, Unavailable
 from shared.postgres import Transaction
 from shared.sql import load_statements
-from shared.start_check import check_start
 
 _STATEMENTS = load_statements(Path(__file__).with_name("holds.sql"))
 _SCOPES = ("user", "job", "run")
@@ -65,8 +62,8 @@ def add_to(group: click.Group) -> None:
         if until is not None and until <= shell.now:
             raise NotThere(f"{format_rfc3339(until)} is over. Name a time to come.")
         values = {"scope": scope, "subject": subject, "reason": reason, "until": until}
-        with shell.services.database.transaction() as transaction:
-            _begin(shell, transaction)
+        with shell.changing() as transaction:
+            _let_batches_end(transaction)
             found = transaction.row(_STATEMENTS["same"], **values)
             if found is None:
                 _check_here(transaction, scope, subject, not_here)
@@ -102,8 +99,8 @@ def add_to(group: click.Group) -> None:
 
         Example: python -m ops hold end 12 --reason "case 4711 is closed"
         """
-        with shell.services.database.transaction() as transaction:
-            _begin(shell, transaction)
+        with shell.changing() as transaction:
+            _let_batches_end(transaction)
             row = transaction.row(_STATEMENTS["hold"], id=hold_id, now=shell.now)
             if row is None:
                 raise NotThere(f"There is no hold {hold_id}. `python -m ops hold list` lists them.")
@@ -127,9 +124,8 @@ def _subject(scope: str, subject: str) -> str:
         ) from None
 
 
-def _begin(shell: Shell, transaction: Transaction) -> None:
-    """Make sure that the database is ours, and that no batch is at work."""
-    check_start(transaction, JOBS[HEALTH_JOB], shell.services.settings, shell.now)
+def _let_batches_end(transaction: Transaction) -> None:
+    """Make sure that no batch is at work."""
     transaction.limit("lock_timeout", _PATIENCE_MS)
     try:
         transaction.rows(_STATEMENTS["let_batches_end"])

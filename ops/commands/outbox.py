@@ -7,11 +7,8 @@ from pathlib import Path
 
 import click
 
-from functions.registry import JOBS
-from ops.grants import HEALTH_JOB
 from ops.shell import Column, Shell, command
 from shared.sql import load_statements
-from shared.start_check import check_start
 
 _STATEMENTS = load_statements(Path(__file__).with_name("outbox.sql"))
 _OPEN = (
@@ -83,8 +80,7 @@ def add_to(group: click.Group) -> None:
 
 
 def _retry_failed(shell: Shell) -> None:
-    with shell.services.database.transaction() as transaction:
-        check_start(transaction, JOBS[HEALTH_JOB], shell.services.settings, shell.now)
+    with shell.changing() as transaction:
         (row,) = transaction.rows(_STATEMENTS["retry_failed"], now=shell.now)
         if any(row.values()):
             shell.record(transaction, "outbox retry-failed", row)

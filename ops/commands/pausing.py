@@ -5,15 +5,12 @@ from pathlib import Path
 
 import click
 
-from functions.registry import JOBS
 from ops.commands.looking import job_of
 from ops.commands.moments import Moment
 from ops.commands.words import Words
-from ops.grants import HEALTH_JOB
 from ops.shell import NotThere, Shell, command, operator
 from shared.clock import format_rfc3339
 from shared.sql import load_statements
-from shared.start_check import check_start
 
 _STATEMENTS = load_statements(Path(__file__).with_name("pausing.sql"))
 
@@ -35,8 +32,7 @@ def add_to(group: click.Group) -> None:
         found = job_of(job)
         if until <= shell.now:
             raise NotThere(f"{format_rfc3339(until)} is over. Name a time to come.")
-        with shell.services.database.transaction() as transaction:
-            check_start(transaction, JOBS[HEALTH_JOB], shell.services.settings, shell.now)
+        with shell.changing() as transaction:
             transaction.execute(_STATEMENTS["pause"], job=found.name, until=until, by=operator(), why=reason)
             shell.record(transaction, "pause", {"job": found.name, "until": until}, reason)
         done = {"job": found.name, "paused_until": until, "by": operator(), "why": reason}
@@ -50,8 +46,7 @@ def add_to(group: click.Group) -> None:
         Example: python -m ops resume artifact
         """
         found = job_of(job)
-        with shell.services.database.transaction() as transaction:
-            check_start(transaction, JOBS[HEALTH_JOB], shell.services.settings, shell.now)
+        with shell.changing() as transaction:
             ended = transaction.row(_STATEMENTS["resume"], job=found.name)
             if ended is None:
                 raise NotThere(f"{found.name} is not paused.")

@@ -12,14 +12,12 @@ import click
 from functions.registry import JOBS
 from ops.commands.looking import job_of
 from ops.commands.moments import Moment
-from ops.grants import HEALTH_JOB
 from ops.progress import Progress
 from ops.shell import DOWN, NO, WRONG, Column, Shell, cell, command
 from shared.invocation import Invocation
 from shared.job import Job
 from shared.outcome import Outcome, Status
 from shared.runner import run_job
-from shared.start_check import check_start
 
 ALL = "all"
 _CLEANUPS = "functions.cleanup."
@@ -108,8 +106,7 @@ def add_to(group: click.Group) -> None:
 def _run(shell: Shell, job: Job, invocation: Invocation) -> Outcome:
     changes = {"allow_deletes": invocation.allow_deletes, "force": invocation.force or None}
     if any(changes.values()) and not invocation.dry_run:
-        with shell.services.database.transaction() as transaction:
-            check_start(transaction, JOBS[HEALTH_JOB], shell.services.settings, shell.now)
+        with shell.changing() as transaction:
             shell.record(transaction, "run", {"job": job.name, "limit": invocation.limit, **changes})
     with Progress(shell.services, job, shown=sys.stderr.isatty() and not shell.as_json):
         return run_job(shell.services, job, invocation)

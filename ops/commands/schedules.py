@@ -12,11 +12,9 @@ import click
 from functions.registry import JOBS
 from ops.cloud_scheduler import CloudScheduler, Schedule
 from ops.declared_schedules import HEALTH_SCHEDULE, differences, slug
-from ops.grants import HEALTH_JOB
 from ops.jobs import job_named
 from ops.shell import NO, Column, NotThere, Shell, cell, command
 from shared.errors import MaintenanceError, Unavailable
-from shared.start_check import check_start
 
 _HEALTH = "health"
 _DATABASE_SETTINGS = ("DATABASE_URL", "CLOUD_SQL_INSTANCE")
@@ -196,8 +194,7 @@ def _recorded(shell: Shell, action: str, name: str, said: str) -> Iterator[bool]
         return
     done = False
     try:
-        with shell.services.database.transaction() as transaction:
-            check_start(transaction, JOBS[HEALTH_JOB], shell.services.settings, shell.now)
+        with shell.changing() as transaction:
             transaction.limit("idle_in_transaction_session_timeout", _PATIENCE_MS)
             shell.record(transaction, action, {"schedule": name})
             yield True

@@ -9,34 +9,23 @@ Dangers, and what holds them:
   what is being sent is left alone.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import click
 
 from functions.registry import JOBS
-from functions.stripe_reconcile.audit import Comparison, compare
-from functions.stripe_reconcile.preflight import target_of
-from functions.stripe_reconcile.reading import Reader, ReadRefused
-from functions.stripe_reconcile.run_state import RunState, some, statements
-from ops.grants import HEALTH_JOB
-from ops.shell import NO, Column, NotThere, Shell, command
-from shared.context import Context
-from shared.errors import LockLost, Misconfigured, Unavailable
+from ops.commands.stripe_audit import add_audit, period_of
+from ops.commands.words import Words
+from ops.shell import Column, NotThere, Shell, command
+from shared.errors import LockLost, Unavailable
 from shared.postgres import Row, Transaction
 from shared.sql import load_statements
-from shared.start_check import check_start
-from shared.stripe_calls import Stripe
 
 _STATEMENTS = load_statements(Path(__file__).with_name("stripe.sql"))
-_PERIODS = statements("audit.sql")["periods"]
 _JOB = JOBS["stripe_reconcile"]
 # Longer than a batch of the job takes; what has to wait longer is told to come back.
 _PATIENCE_MS = 5_000
-# As the job's audit: Stripe's periods are a month long.
-_PERIODS_FOR = timedelta(days=35)
-_AUDIT_FOR = timedelta(hours=1)
 _DRIFT = (
     Column("CUSTOMER", "customer"),
     Column("PERIOD", "period"),
@@ -45,15 +34,6 @@ _DRIFT = (
     Column("SINCE", "since"),
     Column("WHY", "why"),
 )
-_AUDIT = (
-    Column("CUSTOMER", "customer"),
-    Column("PERIOD", "period"),
-    Column("OURS", "ours", right=True),
-    Column("OPEN", "open", right=True),
-    Column("STRIPE'S", "theirs", right=True),
-    Column("SAYS", "says"),
-)
-_SAYS = {Comparison.EQUAL: "equal", Comparison.DIFFERENT: "differs", Comparison.OPEN: "open"}
 _WAIVABLE = ("rejected", "expired", "blocked", "in_doubt")
 # What a run does by itself with an event in this state.
 _GOES_ON = {
@@ -63,7 +43,7 @@ _GOES_ON = {
     "in_doubt": "each run sends it again or looks for it in Stripe's sums, whichever cannot bill it twice",
 }
 _limit = click.option("--limit", type=click.IntRange(1, 10_000), default=50, show_default=True, help="At most so many.")
-_reason = click.option("--reason", required=True, help="Why, for whoever looks at it later.")
+_reason = click.option("--reason", type=Words(), required=True, help="Why, for whoever looks at it later.")
 _events = click.argument("events", metavar="ID...", nargs=-1, required=True, type=click.UUID)
 
 
@@ -76,7 +56,7 @@ def add_to(group: click.Group) -> None:
 
     _add_looking(stripe)
     _add_changing(stripe)
-    _add_audit(stripe)
+    add_audit(stripe)
 
 
 def _add_looking(stripe: click.Group) -> None:
@@ -120,7 +100,7 @@ def _add_looking(stripe: click.Group) -> None:
         shown = [
             {
                 **row,
-                "period": _period(row["period_start"], row["period_end"]),
+                "period": period_of(row["period_start"], row["period_end"]),
                 "since": f"{row['seen_at']:%Y-%m-%d}",
                 "why": "resolved" if row["resolved_at"] else row["reason"].replace("_", " "),
             }
@@ -224,8 +204,7 @@ def _change(
 ) -> None:
     """Do something about all of these events or none; `fate` says what becomes of one that needs nothing, or raises."""
     keys = list(dict.fromkeys(str(event) for event in events))
-    with shell.services.database.transaction() as transaction:
-        check_start(transaction, JOBS[HEALTH_JOB], shell.services.settings, shell.now)
+    with shell.changing() as transaction:
         found = {row["event"]: row for row in _held(transaction, keys)}
         missing = [key for key in keys if key not in found]
         if missing:
@@ -256,128 +235,6 @@ def _held(transaction: Transaction, keys: Sequence[str]) -> Sequence[Row]:
         return transaction.rows(_STATEMENTS["on_their_way"], events=keys)
     except LockLost as error:
         raise Unavailable("postgres", f"A run of {_JOB.name} is writing just now. Try again.") from error
-
-
-def _add_audit(stripe: click.Group) -> None:
-    @command(stripe, "audit")
-    @click.option("--customer", help="Only this customer, cus_….")
-    @click.option(
-        "--month", type=click.DateTime(["%Y-%m"]), help="The periods that touch this month, such as 2026-01 (UTC)."
-    )
-    @click.option(
-        "--limit", type=click.IntRange(1, 10_000), default=200, show_default=True, help="At most so many customers."
-    )
-    def audit(shell: Shell, customer: str | None, month: datetime | None, limit: int) -> int:
-        """Hold our pages against Stripe's sums now, by customer and period. Only reads: nothing is written down.
-
-        Without --month: the periods of the last 35 days, and older ones with pages that Stripe was not seen to have
-        yet. Customers with pages accepted lately come first. OPEN are pages that Stripe may show or not: accepted
-        within the hour, in doubt, not decided yet. Exit code 1 if something differs or cannot be read.
-
-        Example: python -m ops stripe audit --customer cus_123 --month 2026-01
-        """
-        now = shell.now
-        since, until = (now - _PERIODS_FOR, None) if month is None else _bounds(month, now)
-        database, settings = shell.services.database, shell.services.settings
-        with database.transaction(read_only=True) as transaction:
-            check_start(transaction, _JOB, settings, now)
-            rows = transaction.rows(_STATEMENTS["customers"], customer=customer, limit=limit)
-        if customer is not None and not rows:
-            raise NotThere(f"No account has the customer {customer}, and nothing was ever accepted for it.")
-        state = _state(shell, now)
-        with database.transaction(read_only=True) as transaction:
-            periods = transaction.rows(
-                _PERIODS,
-                **some(state.times(), "now", "settled_before", "event_name"),
-                customers=[row["customer"] for row in rows],
-                since=since,
-            )
-        if until is not None:
-            periods = [period for period in periods if period["ends"] > since and period["starts"] < until]
-        found = _compared(state, periods)
-        if shell.as_json:
-            shell.tell(found)
-        else:
-            shown = [
-                {**row, "period": _period(each["starts"], each["ends"])}
-                for row, each in zip(found, periods, strict=True)
-            ]
-            shell.table(shown, _AUDIT, "There is nothing to hold against Stripe's sums.")
-        return NO if any(row["says"] not in ("equal", "open") for row in found) else 0
-
-
-def _bounds(month: datetime, now: datetime) -> tuple[datetime, datetime]:
-    """When a month begins, and when the next one does. Raises NotThere for one that has not begun."""
-    first = month.replace(tzinfo=UTC)
-    if first > now:
-        raise NotThere(f"The month {first:%Y-%m} has not begun.")
-    return first, (first + timedelta(days=32)).replace(day=1)
-
-
-def _state(shell: Shell, now: datetime) -> RunState:
-    """What the job's own reading needs, as in a dry run: it can write nothing."""
-    services = shell.services
-    settings = services.settings.stripe
-    ctx = Context(
-        job=_JOB,
-        now=now,
-        slot=None,
-        dry_run=True,
-        limit=None,
-        settings=services.settings,
-        deadline_at=now + _AUDIT_FOR,
-        database=services.database,
-        clock=services.clock,
-        log=services.log,
-        timer=services.timer,
-        connect_stripe=lambda: services.stripe,
-        connect_bucket=lambda: services.bucket,
-    )
-    reader = Reader(ctx, ctx.connect_stripe())
-    meter_id = settings.meter_id or ""
-    try:
-        target = target_of(reader.once(lambda stripe: stripe.meter(meter_id)), settings)
-    except ReadRefused as error:
-        raise Misconfigured(
-            "STRIPE_METER_PAGES",
-            f"Stripe knows no meter {meter_id} in the account of STRIPE_SECRET_KEY: {error.answer.message}",
-        ) from error
-    return RunState(ctx, reader, target, ctx.timer.seconds())
-
-
-def _compared(state: RunState, periods: Sequence[Row]) -> Sequence[Mapping[str, object]]:
-    """Each period with Stripe's sum, and what that says."""
-
-    def read(_: Stripe, period: Row) -> float:
-        usage = state.reader.once(
-            lambda stripe: stripe.usage(state.target.meter_id, period["customer"], period["starts"], period["ends"])
-        )
-        return sum(usage.values())
-
-    sums = {
-        (period["customer"], period["starts"]): theirs
-        for period, theirs in state.reader.each(periods, read, lambda period: str(period["customer"]))
-    }
-    found = []
-    for period in periods:
-        settled, undecided = int(period["settled"]), int(period["open"])
-        theirs = sums.get((period["customer"], period["starts"]))
-        row = {
-            "customer": period["customer"],
-            "period_start": period["starts"],
-            "period_end": period["ends"],
-            "ours": settled,
-            "open": undecided,
-            "theirs": None if theirs is None or isinstance(theirs, ReadRefused) else round(theirs),
-        }
-        if theirs is None:
-            row["says"] = "not read"
-        elif isinstance(theirs, ReadRefused):
-            row["says"] = theirs.answer.message
-        else:
-            row["says"] = _SAYS[compare(theirs, settled, undecided)]
-        found.append(row)
-    return found
 
 
 def _list(shell: Shell, statement: str, limit: int, nothing: str, **parameters: object) -> None:
@@ -413,9 +270,3 @@ def _age(minutes: int) -> str:
     if days:
         return f"{days} d {hours} h"
     return f"{hours} h {rest} min" if hours else f"{rest} min"
-
-
-def _period(start: datetime, end: datetime) -> str:
-    if end - start < timedelta(days=1):
-        return f"{start:%Y-%m-%d %H:%M}"
-    return f"{start:%Y-%m-%d} to {end:%Y-%m-%d}"
