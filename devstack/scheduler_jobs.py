@@ -23,7 +23,7 @@ _WITH_BODY: Final = frozenset({"POST", "PUT", "PATCH"})
 # Google's unix-cron has five fields of these. What else the parser takes (L, W, #, a sixth field) Google does not.
 _CRON: Final = re.compile(r"[0-9A-Za-z*/,-]+( +[0-9A-Za-z*/,-]+){4}", re.ASCII)
 _CRON_WORDS: Final = frozenset(
-    "jan feb mar apr may jun jul aug sep oct nov dec mon tue wed thu fri sat sun".split()  # noqa: SIM905
+    "jan feb mar apr may jun jul aug sep oct nov dec mon tue wed thu fri sat sun".split()  # noqa: SIM905  words, not a list of quotes
 )
 _DURATION: Final = re.compile(r"(\d+(?:\.\d{1,9})?)s", re.ASCII)
 _INDEX: Final = re.compile(r"\[[^]]*\]")

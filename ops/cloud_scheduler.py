@@ -64,7 +64,7 @@ class CloudScheduler:
 
     def close(self) -> None:
         """Close the connection."""
-        self._client.transport.close()  # type: ignore[no-untyped-call]
+        self._client.transport.close()  # type: ignore[no-untyped-call]  # Google's
 
     def schedules(self) -> list[Schedule]:
         """All schedules, by name."""
@@ -106,7 +106,7 @@ def _connect(emulator: str | None) -> CloudSchedulerClient:
         ) from error
     if emulator is None:
         return CloudSchedulerClient(transport="rest")
-    nobody = AnonymousCredentials()  # type: ignore[no-untyped-call]
+    nobody = AnonymousCredentials()  # type: ignore[no-untyped-call]  # Google's
     return CloudSchedulerClient(
         transport=CloudSchedulerRestTransport(host=emulator, url_scheme="http", credentials=nobody)
     )
@@ -185,7 +185,7 @@ def _read(job: Any) -> Schedule:
 
 
 def _result(code: int) -> str:
-    from google.rpc.code_pb2 import Code  # type: ignore[import-untyped]
+    from google.rpc.code_pb2 import Code  # type: ignore[import-untyped]  # Google's
 
     return next((str(name) for name, number in Code.items() if number == code), str(code))
 
