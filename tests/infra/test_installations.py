@@ -88,7 +88,7 @@ def test_a_function_that_is_made_anew_may_be_called_again(tmp_path: Path) -> Non
 
 def test_the_guides_own_example_is_short_and_plans(tmp_path: Path) -> None:
     guide = _GUIDE.read_text(encoding="utf-8")
-    (example,) = re.findall(r"\n((?:       \w+ += .+\n)+)", guide)
+    (example,) = re.findall(r"```hcl\n((?: +\w+ += .+\n)+) +```", guide)
     lines = [line.strip() for line in example.splitlines()]
     assert len(lines) < 10
     file = tmp_path / "terraform.tfvars"

@@ -1,0 +1,24 @@
+"""What mkdocs calls while it builds the handbook: it adds the pages that are made of the code."""
+
+import sys
+from pathlib import Path
+
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.structure.files import File, Files
+
+_REPOSITORY = Path(__file__).resolve().parents[1]
+# mkdocs is a program of its own: it does not look here for modules.
+sys.path.insert(0, str(_REPOSITORY))
+
+from docs_build.made import made_pages  # noqa: E402
+from docs_build.published import SCHEMA  # noqa: E402
+
+
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    """Add the pages that nobody writes by hand."""
+    for name, text in made_pages().items():
+        files.append(File.generated(config, name, content=text))
+    files.append(File.generated(config, "changelog.md", abs_src_path=str(_REPOSITORY / "CHANGELOG.md")))
+    if SCHEMA.exists():
+        files.append(File.generated(config, SCHEMA.name, abs_src_path=str(SCHEMA)))
+    return files
