@@ -11,10 +11,10 @@ TFCHECK := ../shared/terraform-check/tfcheck.py
 PROVIDERS := 7.46.1 8.7.0
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check format terraform terraform-there dev bench ops lock clean
+.PHONY: help install demo test check format terraform terraform-there dev console screenshots docs bench ops lock clean
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 $(INSTALLED): requirements-dev.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; set PYTHON=")'
@@ -65,6 +65,15 @@ terraform: terraform-there $(INSTALLED) $(CHECKOV) ## Check infra/terraform: its
 
 dev: $(INSTALLED) ## Keep a dev stack up and print the settings to export
 	@$(BIN)/python -m devstack
+
+console: $(INSTALLED) ## See the operators' page with a month of made-up history, at http://127.0.0.1:8600
+	@$(BIN)/python -m devstack.console_demo
+
+screenshots: $(INSTALLED) ## Make the pictures of the operators' page in docs/images anew (needs chromium)
+	@$(BIN)/python -m devstack.screenshots
+
+docs: $(INSTALLED) ## Build the handbook into build/handbook; what is wrong in it fails
+	@$(BIN)/mkdocs build --strict
 
 bench: $(INSTALLED) ## Measure speed against plain SQL and an ORM loop, side by side
 	@$(BIN)/python -m benchmarks

@@ -2,7 +2,19 @@
 
 import click
 
-from ops.commands import erasures, examining, holds, looking, migrating, outbox, pausing, running, schedules, stripe
+from ops.commands import (
+    erasing,
+    erasures,
+    examining,
+    holds,
+    looking,
+    migrating,
+    outbox,
+    pausing,
+    running,
+    schedules,
+    stripe,
+)
 
 
 @click.group(help="Operate the maintenance jobs. Settings come from the environment, as for the functions.")
@@ -10,7 +22,7 @@ def cli() -> None:
     """Group the commands."""
 
 
-for part in (looking, running, pausing, stripe, outbox, holds, erasures, schedules, examining, migrating):
+for part in (looking, running, pausing, stripe, outbox, holds, erasing, erasures, schedules, examining, migrating):
     part.add_to(cli)
 
 if __name__ == "__main__":

@@ -32,8 +32,9 @@ def waiting(transaction: Transaction, now: datetime, settings: Settings) -> Mapp
 
 
 def _plan(now: datetime, settings: Settings) -> Plan:
+    idle_before = now - settings.cleanup.abandoned_after
     return Plan(
         rules=_RULES,
-        parameters={"now": now, "idle_before": now - settings.cleanup.abandoned_after},
-        with_parents=True,
+        parameters={"now": now, "drafted_before": idle_before},
+        parents={"idle_before": idle_before, "owner": None},
     )

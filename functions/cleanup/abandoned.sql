@@ -5,7 +5,7 @@
 -- these from becoming a join, for which all automation runs may be read once for each run.)
 (run.config_step <> 'submitted'
  AND run.status IN ('pending', 'cancelled')
- AND run.last_active_at < :idle_before
+ AND run.last_active_at < :drafted_before
  AND NOT
     -- insert: carries_an_automation
  AND NOT EXISTS (

@@ -42,8 +42,8 @@ class Plan:
 
     rules: Mapping[str, Statement]
     parameters: Mapping[str, object]
-    # Whether jobs that are left without runs go too.
-    with_parents: bool
+    # The parameters of the condition under which a job that is left without runs goes too; None: no job goes.
+    parents: Mapping[str, object] | None
 
     def count(self, transaction: Transaction) -> Row:
         """How many runs there are (`total`), how many go (`due`) and how many would, but are `held`."""
@@ -52,7 +52,7 @@ class Plan:
 
     def count_parents(self, transaction: Transaction) -> Row:
         """How many jobs there are (`total`), and how many are or will be left empty (`due`)."""
-        (row,) = transaction.rows(self.rules["count_due_parents"], **self.parameters)
+        (row,) = transaction.rows(self.rules["count_due_parents"], **self.parameters, **(self.parents or {}))
         return row
 
     def find(self, transaction: Transaction, first: str, beyond: str) -> Sequence[Row]:
@@ -184,9 +184,9 @@ class Eraser:
     def _delete_parents(self, batch: Batch, jobs: set[str]) -> int:
         """Delete, of these jobs, which are locked, those that were left empty."""
         parents = sorted(jobs)[: self.parents_room]
-        if not parents:
+        if not parents or self._plan.parents is None:
             return 0
-        return batch.execute(STATEMENTS["delete_parents"], jobs=parents, **parent_parameters(self._ctx))
+        return batch.execute(STATEMENTS["delete_parents"], jobs=parents, now=self._ctx.now, **self._plan.parents)
 
     def _with_busy_files(self, batch: Batch, runs: set[str]) -> set[str]:
         """Those of the runs with a file that somebody else holds."""
@@ -246,11 +246,6 @@ def would_go(ctx: Context, plan: Plan, runs: Sequence[str]) -> Sharing:
         decided = [row["id"] for row in plan.decide(transaction, runs)]
         uses = _uses(transaction, decided)
     return decide_sharing(decided, *uses)
-
-
-def parent_parameters(ctx: Context) -> dict[str, object]:
-    """The parameters of the condition under which a job that is left empty goes."""
-    return {"idle_before": ctx.now - ctx.settings.cleanup.abandoned_after, "now": ctx.now}
 
 
 def hash_of(key: bytes, user_id: str) -> str:

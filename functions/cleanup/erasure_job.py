@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
-from functions.cleanup.erasing import STATEMENTS, Eraser, Plan, find_all, parent_parameters, would_go
+from functions.cleanup.erasing import STATEMENTS, Eraser, Plan, find_all, would_go
 from functions.cleanup.guard import allowed, check, would_refuse
 from functions.cleanup.outbox import Outbox, open_gauges, what_is_open
 from functions.cleanup.parents import count_emptied, delete_idle_parents
@@ -37,7 +37,7 @@ def run_erasure(ctx: Context, plan: Plan, words: Words) -> JobResult:
     with ctx.reading() as transaction:
         _check_indexes(transaction)
         found = plan.count(transaction)
-        parents = plan.count_parents(transaction) if plan.with_parents else None
+        parents = plan.count_parents(transaction) if plan.parents is not None else None
     try:
         # All that is due counts, whatever the run's limit: many small runs must not do what one may not.
         may = _checked(ctx, "runs", found)
@@ -50,8 +50,8 @@ def run_erasure(ctx: Context, plan: Plan, words: Words) -> JobResult:
         return _dry_run(ctx, plan, words, found)
     eraser = Eraser(ctx, plan, bucket.name, min(may, ctx.limit or may), may_parents)
     eraser.run()
-    if plan.with_parents and ctx.limit is None:
-        delete_idle_parents(ctx, eraser.parents_room)
+    if plan.parents is not None and ctx.limit is None:
+        delete_idle_parents(ctx, plan.parents, eraser.parents_room)
     Outbox(ctx, bucket, state).drain()
     return _result(ctx, plan, words, eraser)
 
@@ -86,9 +86,9 @@ def _dry_run(ctx: Context, plan: Plan, words: Words, found: Row, refused: str = 
     ctx.counts["jobs_cleaned"] = len(going)
     ctx.counts["files_rehomed"] = len(sharing.moves)
     with ctx.reading() as transaction:
-        if plan.with_parents:
+        if plan.parents is not None:
             ctx.counts["parents_deleted"] = count_emptied(
-                transaction, parent_parameters(ctx), going, with_empty=ctx.limit is None
+                transaction, {"now": ctx.now, **plan.parents}, going, with_empty=ctx.limit is None
             )
         opened = what_is_open(transaction, ctx.settings.cleanup.bucket or "")
     gauges = {

@@ -37,8 +37,8 @@ def _plan(now: datetime, settings: Settings) -> Plan:
         rules=_RULES,
         parameters={
             "now": now,
-            "idle_before": now - cleanup.abandoned_after,
+            "cancelled_before": now - cleanup.abandoned_after,
             "ended_before": now - cleanup.opt_out_grace,
         },
-        with_parents=False,
+        parents=None,
     )

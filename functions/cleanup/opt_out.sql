@@ -8,7 +8,7 @@
      WHEN run.config_step = 'submitted' THEN
          run.status IN ('completed', 'partially_completed', 'failed', 'cancelled')
          AND coalesce(run.completed_at, run.last_active_at) < :ended_before
-     ELSE run.status = 'cancelled' AND run.last_active_at < :idle_before
+     ELSE run.status = 'cancelled' AND run.last_active_at < :cancelled_before
      END
  AND (NOT
     -- insert: carries_an_automation

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from functions.cleanup.erasing import STATEMENTS, parent_parameters
+from functions.cleanup.erasing import STATEMENTS
 from shared.context import Context
 from shared.errors import DataRejected, LockLost
 from shared.postgres import Transaction
@@ -19,9 +19,12 @@ def count_emptied(
     return int(row["due"])
 
 
-def delete_idle_parents(ctx: Context, room: int) -> None:
-    """Delete the jobs that were left empty by an earlier run, by opt_out_cleanup or by the service; at most `room`."""
-    parameters = parent_parameters(ctx)
+def delete_idle_parents(ctx: Context, parents: Mapping[str, object], room: int) -> None:
+    """Delete the jobs that were left empty by an earlier run, by opt_out_cleanup or by the service; at most `room`.
+
+    `parents` says which, as in a plan.
+    """
+    parameters = {"now": ctx.now, **parents}
     passed_by: list[str] = []
     while ctx.time_left() > 0 and room > 0:
         with ctx.reading() as transaction:

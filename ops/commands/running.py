@@ -69,7 +69,7 @@ def add_to(group: click.Group) -> None:
             "cli", dry_run=dry_run, force=force, limit=limit, as_of=as_of, allow_deletes=allow_deletes
         )
         outcomes = []
-        with _stopped_by_ctrl_c(shell):
+        with stopped_by_ctrl_c(shell):
             for each in jobs:
                 if shell.services.stopping.is_set():
                     break
@@ -79,7 +79,7 @@ def add_to(group: click.Group) -> None:
             click.echo(
                 "Stopped between two batches. What is done is done: the same command goes on from there.", err=True
             )
-        return _exit_code(outcomes)
+        return exit_code(outcomes)
 
     @command(group, "upcoming")
     @click.option(
@@ -93,14 +93,14 @@ def add_to(group: click.Group) -> None:
         Example: python -m ops upcoming --days 30
         """
         invocation = Invocation("cli", dry_run=True, as_of=shell.now + timedelta(days=days))
-        with _stopped_by_ctrl_c(shell):
+        with stopped_by_ctrl_c(shell):
             outcomes = [
                 _run(shell, job, invocation)
                 for job in JOBS.values()
                 if job.module.startswith(_CLEANUPS) and not shell.services.stopping.is_set()
             ]
         _tell(shell, outcomes, whole=False)
-        return _exit_code(outcomes)
+        return exit_code(outcomes)
 
 
 def _run(shell: Shell, job: Job, invocation: Invocation) -> Outcome:
@@ -122,14 +122,16 @@ def _tell(shell: Shell, outcomes: Sequence[Outcome], *, whole: bool) -> None:
     shell.table(rows, _TABLE, "Nothing was run.")
 
 
-def _exit_code(outcomes: Sequence[Outcome]) -> int:
+def exit_code(outcomes: Sequence[Outcome]) -> int:
     """0 where all succeeded; of those that did not, the code that asks most for a person."""
     codes = [_EXIT.get(outcome.status, NO) for outcome in outcomes if not outcome.success]
     return next((code for code in (WRONG, NO, DOWN) if code in codes), 0)
 
 
 @contextmanager
-def _stopped_by_ctrl_c(shell: Shell) -> Iterator[None]:
+def stopped_by_ctrl_c(shell: Shell) -> Iterator[None]:
+    """Let the first Ctrl-C end what runs between two batches, and a second one at once."""
+
     def stop(_number: int, _frame: FrameType | None) -> None:
         if shell.services.stopping.is_set():
             raise KeyboardInterrupt

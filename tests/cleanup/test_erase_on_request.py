@@ -1,0 +1,175 @@
+"""`python -m ops erase`: everything of a user, or one run, because somebody asked for it."""
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from click.testing import Result
+
+from ops.shell import DONE, DOWN, NO, USAGE, WRONG
+from tests.support.cleanup import CleanupWorld
+from tests.support.commands import run_command
+
+Ops = Callable[..., Result]
+FOR = ("--reason", "request 4711")
+
+
+@pytest.fixture
+def ops(world: CleanupWorld, environ: dict[str, str]) -> Ops:
+    """The command line, on the world's database and bucket."""
+    settings = {**environ, "GCS_BUCKET_NAME": world.bucket, "STORAGE_EMULATOR_HOST": world.front.url}
+
+    def run(*arguments: str, **changes: str) -> Result:
+        return run_command("erase", *arguments, *FOR, environ={**settings, **changes})
+
+    return run
+
+
+def told(result: Result) -> dict[str, Any]:
+    answer: dict[str, Any] = json.loads(result.stdout)
+    return answer
+
+
+def young_run(world: CleanupWorld, user: str = "ann") -> tuple[str, str]:
+    """A run that no cleanup would take yet, with a file, a result and a bill; give it and the object's name."""
+    run = world.submitted(world.job(user, age=0), age=0)
+    file = world.file(run)
+    world.usage(world.task(run, file), user)
+    world.export(run, "a sheet")
+    return run, world.object_of(file)
+
+
+def test_it_shows_first_and_erases_only_what_was_confirmed(world: CleanupWorld, ops: Ops) -> None:
+    ann, theirs = young_run(world)
+    _, of_bob = young_run(world, "bob")
+    before = world.checksum()
+    shown = ops("--user", "ann")
+    assert (shown.exit_code, world.checksum()) == (DONE, before)
+    assert "Of the user ann: runs 1, files 1 of 10 bytes, extraction jobs 1." in shown.stdout
+    assert "Nothing was erased. To do it, add --confirm 1 to this command." in shown.stdout
+    other = ops("--user", "ann", "--confirm", "2")
+    assert (other.exit_code, world.checksum()) == (WRONG, before)
+    assert "2 was confirmed, and 1 would go now" in other.stderr
+    done = told(ops("--user", "ann", "--confirm", "1", "--json"))
+    assert (done["success"], done["jobs_cleaned"], done["parents_deleted"], done["objects_deleted"]) == (True, 1, 1, 1)
+    assert not world.has("job_runs", ann)
+    assert (world.objects(), theirs in world.objects()) == ({of_bob}, False)
+    assert (world.count("users"), world.count("usage_events"), world.count("extraction_jobs")) == (2, 2, 1)
+
+
+def test_it_is_on_record_without_the_name_of_the_user(world: CleanupWorld, ops: Ops) -> None:
+    young_run(world)
+    assert ops("--user", "ann", "--confirm", "1").exit_code == DONE
+    (erased,) = world.erasures()
+    assert (erased["job"], erased["completed_at"] is not None) == ("erasure_on_request", True)
+    action = world.database.row("SELECT action, arguments, reason FROM maintenance.operator_actions")
+    assert (action["action"], action["reason"], action["arguments"]["runs"]) == ("erase", "request 4711", 1)
+    assert action["arguments"]["user_hash"] == bytes(erased["user_hash"]).hex()
+    assert "ann" not in json.dumps(action["arguments"])
+    # Two rows in the ledger: the look, and the deed.
+    runs = world.database.rows("SELECT dry_run, status FROM maintenance.runs ORDER BY id")
+    assert [(run["dry_run"], run["status"]) for run in runs][-1] == (False, "completed")
+
+
+def test_one_run_goes_and_the_rest_of_its_user_stays(world: CleanupWorld, ops: Ops) -> None:
+    job = world.job("ann", age=0)
+    going, staying = world.submitted(job, age=1), world.submitted(job, age=0)
+    world.file(going)
+    kept = world.file(staying)
+    assert ops("--run", going.upper(), "--confirm", "1").exit_code == DONE
+    assert (world.has("job_runs", going), world.has("job_runs", staying)) == (False, True)
+    assert world.objects() == {world.object_of(kept)}
+    # Its last run takes the job with it only where everything of the user was asked for.
+    assert ops("--run", staying, "--confirm", "1").exit_code == DONE
+    assert (world.count("job_runs"), world.has("extraction_jobs", job)) == (0, True)
+    assert ops("--user", "ann").exit_code == DONE
+
+
+def test_jobs_that_are_empty_already_go_with_their_user_and_nobody_elses(world: CleanupWorld, ops: Ops) -> None:
+    young_run(world)
+    mine, others = world.job("ann", age=0, name="salaries"), world.job("bob", age=0)
+    assert told(ops("--user", "ann", "--json"))["parents_deleted"] == 2
+    assert told(ops("--user", "ann", "--confirm", "1", "--json"))["parents_deleted"] == 2
+    assert (world.has("extraction_jobs", mine), world.has("extraction_jobs", others)) == (False, True)
+
+
+def test_what_is_held_or_worked_on_stays_and_is_told(world: CleanupWorld, ops: Ops) -> None:
+    young_run(world)
+    busy = world.submitted(world.job("ann", age=0), age=0, status="in_progress")
+    filling = world.draft(world.job("ann", age=0), age=0)
+    world.automation_run(world.automation(world.job("ann", age=0)), filling, "running")
+    held, _ = young_run(world)
+    world.hold("run", held)
+    done = ops("--user", "ann", "--confirm", "1")
+    assert done.exit_code == NO
+    assert "2 stay: still being worked on" in done.stdout
+    assert "1 stay: held" in done.stdout
+    assert {run for run in (busy, filling, held) if world.has("job_runs", run)} == {busy, filling, held}
+    assert world.count("job_runs") == 3
+
+
+def test_of_the_run_that_an_automation_lives_on_only_the_content_goes(world: CleanupWorld, ops: Ops) -> None:
+    job = world.job("ann", age=0)
+    world.automation(job)
+    run = world.draft(job, age=0)
+    world.file(run)
+    shown = ops("--user", "ann")
+    assert "runs 1 (of 1 only the content: an automation lives on it), files 1" in shown.stdout
+    assert ops("--user", "ann", "--confirm", "1").exit_code == DONE
+    assert (world.count("job_fields"), world.count("automations"), world.count("source_files")) == (1, 1, 0)
+    assert (world.erasures()[0]["extent"], world.objects()) == ("content", set())
+    assert told(ops("--user", "ann", "--json"))["jobs_cleaned"] == 0
+
+
+def test_a_file_that_another_run_needs_moves_to_it(world: CleanupWorld, ops: Ops) -> None:
+    first = world.submitted(world.job("ann", age=0), age=1)
+    file = world.file(first)
+    world.task(first, file)
+    second = world.appended(first, age=0)
+    assert told(ops("--run", first, "--confirm", "1", "--json"))["files_rehomed"] == 1
+    assert (world.owner(file), world.objects()) == (second, {world.object_of(file)})
+    # Of a user, both go, and nothing is left.
+    assert ops("--user", "ann", "--confirm", "1").exit_code == DONE
+    assert (world.count("source_files"), world.objects()) == (0, set())
+
+
+def test_no_share_of_a_table_bounds_what_somebody_asked_for(world: CleanupWorld, ops: Ops) -> None:
+    for _ in range(3):
+        young_run(world)
+    assert ops("--user", "ann", "--confirm", "3", MAX_DELETE_FLOOR="0").exit_code == DONE
+    assert world.count("job_runs") == 0
+
+
+def test_in_report_mode_nothing_goes(world: CleanupWorld, ops: Ops) -> None:
+    young_run(world)
+    done = ops("--user", "ann", "--confirm", "1", MAINTENANCE_MODE="report")
+    assert (done.exit_code, world.count("job_runs")) == (NO, 1)
+    assert "MAINTENANCE_MODE is report" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "sentence"),
+    [
+        ((), USAGE, "--user or --run, and not both"),
+        (("--user", "ann", "--run", "6f9619ff-8b86-4011-b42d-00c04fc964ff"), USAGE, "not both"),
+        (("--run", "42"), USAGE, "is not a valid UUID"),
+        (("--user", "x\x1b[31m' OR true --"), WRONG, "There is no user x\\x1b[31m' OR true --;"),
+        (("--run", "6f9619ff-8b86-4011-b42d-00c04fc964ff"), WRONG, "There is no run 6f9619ff"),
+    ],
+)
+def test_what_is_not_there_is_said(
+    arguments: tuple[str, ...], code: int, sentence: str, ops: Ops, world: CleanupWorld
+) -> None:
+    young_run(world)
+    done = ops(*arguments, "--confirm", "1")
+    assert (done.exit_code, done.stdout, world.count("job_runs")) == (code, "", 1)
+    assert sentence in " ".join(done.stderr.split())
+
+
+def test_without_the_bucket_nothing_is_erased(world: CleanupWorld, ops: Ops) -> None:
+    young_run(world)
+    assert ops("--user", "ann", "--confirm", "1", GCS_BUCKET_NAME="another-one").exit_code == WRONG
+    assert ops("--user", "ann", "--confirm", "1", STORAGE_EMULATOR_HOST="http://127.0.0.1:1").exit_code == DOWN
+    assert (world.count("job_runs"), world.count("extraction_jobs")) == (1, 1)
+    assert world.database.value("SELECT count(*) FROM maintenance.operator_actions") == 0
