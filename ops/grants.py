@@ -77,9 +77,9 @@ def rights_of(login: str, logins: Mapping[str, str], jobs: Mapping[str, Job]) ->
     return rights
 
 
-def grants_sql(logins: Mapping[str, str], jobs: Mapping[str, Job]) -> str:
-    """The statements that concern the service's own tables, for whoever owns those."""
-    tables = [table for table in _tables(jobs) if not _is_ours(table)]
+def grants_sql(logins: Mapping[str, str], jobs: Mapping[str, Job], *, with_ours: bool = False) -> str:
+    """The statements that concern the service's own tables, for whoever owns those; or, `with_ours`, all of them."""
+    tables = [table for table in _tables(jobs) if with_ours or not _is_ours(table)]
     return "".join(
         f"{statement};\n" for login in _distinct(logins) for statement in _statements(login, logins, jobs, tables)
     )

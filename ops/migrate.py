@@ -6,7 +6,7 @@ What it does is one transaction: a kill leaves the schema as it was. Two at once
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import alembic.command
 import alembic.config
@@ -68,19 +68,12 @@ def migrate(target: DatabaseTarget, now: datetime, livemode: bool | None = None,
     try:
         with translated_from_engine(target), engine.begin() as connection:
             take_turn(connection)
-            before = _version(connection)
-            if before is not None:
-                _check_bound_here(connection, target)
-            _check_service_is_here(connection, target)
+            before = check_before(connection, target)
             version = upgrade_schema(connection)
             bound = bind_identity(connection, target, now, livemode, bucket)
             return Migrated(str(target), before, version, bound.livemode, bound.bucket)
     except alembic.util.CommandError as error:
-        raise Misconfigured(
-            "schema maintenance",
-            f"The schema `maintenance` in {target} is newer than this code, or none of ours. Nothing was changed. "
-            "Run the release that made it, or a newer one.",
-        ) from error
+        raise newer_than_this(target) from error
     except LockLost as error:
         raise Unavailable(
             "postgres",
@@ -98,12 +91,39 @@ def take_turn(connection: Connection) -> None:
 def upgrade_schema(connection: Connection) -> str:
     """Run the migrations that are missing, in the connection's transaction; give the version reached."""
     connection.execute(text("CREATE SCHEMA IF NOT EXISTS maintenance"))
-    config = alembic.config.Config()
-    config.set_main_option("script_location", str(Path(shared.migrations.__file__).parent))
-    config.set_main_option("path_separator", "os")
+    config = alembic_config()
     config.attributes["connection"] = connection
     alembic.command.upgrade(config, "head")
     return _version(connection) or ""
+
+
+def alembic_config(output: TextIO | None = None) -> alembic.config.Config:
+    """Alembic's configuration; `output` is where it writes SQL that is only to be shown."""
+    config = alembic.config.Config(output_buffer=output)
+    config.set_main_option("script_location", str(Path(shared.migrations.__file__).parent))
+    config.set_main_option("path_separator", "os")
+    return config
+
+
+def check_before(connection: Connection, target: DatabaseTarget) -> str | None:
+    """Whether a migration may begin; give the version that it begins at, None for none.
+
+    Raises Misconfigured where the database is another environment's, or not the service's.
+    """
+    before = _version(connection)
+    if before is not None:
+        _check_bound_here(connection, target)
+    _check_service_is_here(connection, target)
+    return before
+
+
+def newer_than_this(target: DatabaseTarget) -> Misconfigured:
+    """What to say where the schema is at a version that this code does not know."""
+    return Misconfigured(
+        "schema maintenance",
+        f"The schema `maintenance` in {target} is newer than this code, or none of ours. Nothing was changed. "
+        "Run the release that made it, or a newer one.",
+    )
 
 
 def bind_identity(

@@ -1,15 +1,18 @@
 """`python -m ops migrate`: our own schema, and whose database it is."""
 
+import json
 import os
 import subprocess
 import sys
 import threading
 from collections.abc import Mapping
 
+import pg8000.native
 import pytest
-from sqlalchemy import text
+from sqlalchemy import make_url, text
 
 from devstack.serving import REPOSITORY
+from functions.registry import JOBS
 from ops.migrate import migrate
 from ops.shell import DOWN, WRONG
 from shared.errors import Misconfigured, Unavailable
@@ -25,11 +28,12 @@ FROM information_schema.columns WHERE table_schema IN ('maintenance', 'public')
 """
 
 
-def ops(*arguments: str, environ: Mapping[str, str]) -> "subprocess.CompletedProcess[str]":
+def ops(*arguments: str, environ: Mapping[str, str], stdin: str = "") -> "subprocess.CompletedProcess[str]":
     return subprocess.run(
         [sys.executable, "-m", "ops", *arguments],
         cwd=REPOSITORY,
         env={"PATH": os.environ["PATH"], **environ},
+        input=stdin,
         capture_output=True,
         text=True,
         timeout=60,
@@ -163,3 +167,52 @@ def test_a_database_without_the_services_tables_is_left_as_it_is(make_database: 
         "there is no billing_accounts, usage_events, job_runs, source_files. Is that the right database?" in done.stderr
     )
     assert database.value("SELECT to_regnamespace('maintenance')") is None
+
+
+def test_the_plan_shows_the_sql_and_changes_nothing(make_database: MakeDatabase, service_template: str) -> None:
+    database = make_database(service_template)
+    before = database.value(STRUCTURE)
+    planned = ops("migrate", "--plan", environ={"DATABASE_URL": database.url})
+    assert (planned.returncode, planned.stderr, database.value(STRUCTURE)) == (0, "", before)
+    assert "is at version none; this is 000" in planned.stdout
+    for part in ("CREATE SCHEMA", "CREATE TABLE maintenance.runs", "CREATE INDEX CONCURRENTLY maintenance_usage"):
+        assert part in planned.stdout
+    # What it prints is what a migration does: run by somebody else, it leaves nothing to migrate.
+    url = make_url(database.url)
+    connection = pg8000.native.Connection(
+        url.username or "", url.host or "", url.database, url.port or 5432, url.password
+    )
+    for statement in _statements(planned.stdout):
+        connection.run(statement)
+    connection.close()
+    again = ops("migrate", "--plan", "--json", environ={"DATABASE_URL": database.url})
+    told = json.loads(again.stdout)
+    assert (told["before"], told["version"], told["sql"], told["grants"]) == (SCHEMA_VERSION, SCHEMA_VERSION, "", "")
+    by_hand = database.value(STRUCTURE)
+    migrated = make_database(service_template)
+    assert ops("migrate", environ={"DATABASE_URL": migrated.url}).returncode == 0
+    assert by_hand == migrated.value(STRUCTURE)
+
+
+def test_the_plan_refuses_what_the_migration_would(database: TestDatabase) -> None:
+    logins = json.dumps(dict.fromkeys(JOBS, 'a"b'))
+    database.execute("UPDATE maintenance.alembic_version SET version_num = '9999'")
+    newer = ops("migrate", "--plan", environ={"DATABASE_URL": database.url})
+    assert (newer.returncode, "newer than this code" in newer.stderr) == (WRONG, True)
+    database.execute("UPDATE maintenance.alembic_version SET version_num = :v", v=SCHEMA_VERSION)
+    shown = ops("migrate", "--plan", "--grants", "-", environ={"DATABASE_URL": database.url}, stdin=logins)
+    assert 'ON maintenance.runs TO "a""b";' in shown.stdout
+    database.execute("UPDATE maintenance.identity SET instance = 'elsewhere:5432'")
+    copy = ops("migrate", "--plan", environ={"DATABASE_URL": database.url})
+    assert (copy.returncode, "belongs to another environment" in copy.stderr) == (WRONG, True)
+
+
+def _statements(script: str) -> list[str]:
+    """The statements of a script. Only function bodies have semicolons within them."""
+    parts: list[str] = []
+    for part in "\n".join(line for line in script.splitlines() if not line.startswith("--")).split(";\n"):
+        if parts and parts[-1].count("$$") % 2:
+            parts[-1] += ";\n" + part
+        else:
+            parts.append(part)
+    return [part for part in parts if part.strip()]
