@@ -1,0 +1,170 @@
+"""`make console`: the operators' page on a month of made-up history, at http://127.0.0.1:8600, until Ctrl-C.
+
+The stack is that of `make dev`: the service's tables are seeded too, so that something waits for each job.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import os
+import subprocess
+import sys
+import time
+import webbrowser
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+
+import click
+
+from devstack import guardian
+from devstack.demo_cleanups import seed, with_front
+from devstack.history import seed_month
+from devstack.prepared import prepare
+from devstack.serving import REPOSITORY
+from devstack.stack import terminated_cleanly
+from devstack.telling import StepFailed, Teller, closed_calmly, exit_code
+from devstack.usage import seed_usage
+
+PORT = 8600
+_PER_KIND = 300
+_USERS_PER_KIND = 2
+_START_TIMEOUT_S = 30.0
+_STOP_TIMEOUT_S = 5.0
+_POLL_S = 0.05
+# It kills its own group when the pipe ends that only the owner holds: a killed owner leaves no page behind.
+_WATCHER = "trap '' HUP INT TERM; read -r _; kill -KILL 0"
+
+
+def serve(environ: Mapping[str, str], teller: Teller, cleanup: contextlib.ExitStack, port: int) -> Page:
+    """Start the stack, seed it, and serve the page on the port; all of it ends with `cleanup`.
+
+    Raises StepFailed, StartError, MaintenanceError, or what `prepare` raises.
+    """
+    now = datetime.now(UTC)
+    prepared, front = with_front(
+        prepare(environ, teller, cleanup, purpose="console", per_kind=_PER_KIND, now=now), cleanup
+    )
+    told = "what waits for each job"
+    with teller.step(f"Seeding {told}", told), prepared.transaction() as connection:
+        seed_usage(connection, prepared.stripe.account, _USERS_PER_KIND, now)
+        seed(connection, prepared.settings["GCS_BUCKET_NAME"], front, now)
+    told = "a month of history"
+    with teller.step(f"Seeding {told}", told):
+        seed_month(prepared.settings["DATABASE_URL"], now)
+    page = Page(cleanup.enter_context(_console(prepared.settings, port)), port)
+    told = f"python -m ops console --port {port}"
+    with teller.step(told, told):
+        page.wait_until_up()
+    return page
+
+
+class Page:
+    """The page while it is served: its `url`, and the process that serves it."""
+
+    def __init__(self, process: subprocess.Popen[bytes], port: int) -> None:
+        self.url = f"http://127.0.0.1:{port}/"
+        self.process = process
+        self._port = port
+
+    def wait_until_up(self) -> None:
+        """Wait for the first answer. Raises StepFailed where there is none, or an error."""
+        deadline = time.monotonic() + _START_TIMEOUT_S
+        while (status := self._asked()) is None:
+            self.check()
+            if time.monotonic() > deadline:
+                raise StepFailed("The page did not answer in time.")
+            time.sleep(_POLL_S)
+        # A stranger on the port may have answered: then ours says so, and ends.
+        self.check()
+        if status != http.client.OK:
+            raise StepFailed(f"The page answered {status}.")
+
+    def check(self) -> None:
+        """Raise StepFailed if it is not served any more; why was said on standard error."""
+        code = self.process.poll()
+        if code is not None:
+            raise StepFailed(f"`python -m ops console` ended with {code}.")
+
+    def wait(self) -> None:
+        """Wait until it is not served any more, which is an error: StepFailed."""
+        self.process.wait()
+        self.check()
+
+    def _asked(self) -> int | None:
+        connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=_START_TIMEOUT_S)
+        try:
+            connection.request("GET", "/")
+            return connection.getresponse().status
+        except OSError:
+            return None
+        finally:
+            connection.close()
+
+
+@contextlib.contextmanager
+def _console(settings: Mapping[str, str], port: int) -> Iterator[subprocess.Popen[bytes]]:
+    """Run the operator's command as a child, in the group of a watcher, which Ctrl-C on a terminal does not reach."""
+    reading, writing = os.pipe()
+    guardian.hold(writing)
+    try:
+        watcher = subprocess.Popen(  # noqa: S603 - a constant
+            ["/bin/sh", "-c", _WATCHER], stdin=reading, cwd="/", env={"PATH": os.defpath}, process_group=0
+        )
+    except BaseException:
+        guardian.release(writing)
+        raise
+    finally:
+        os.close(reading)
+    try:
+        process = subprocess.Popen(  # noqa: S603 - our own command, no shell
+            [sys.executable, "-m", "ops", "console", "--port", str(port)],
+            cwd=REPOSITORY,
+            env={"PATH": os.environ.get("PATH", os.defpath), **settings},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            process_group=watcher.pid,
+        )
+        try:
+            yield process
+        finally:
+            # It only reads. Interrupted while it starts, Python would tell a traceback.
+            process.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(_STOP_TIMEOUT_S)
+            process.kill()
+            process.wait()
+    finally:
+        # The end of the pipe ends the watcher, and what may be left in its group.
+        guardian.release(writing)
+        watcher.wait()
+
+
+def _has_display(environ: Mapping[str, str]) -> bool:
+    return sys.platform == "darwin" or bool(environ.get("DISPLAY") or environ.get("WAYLAND_DISPLAY"))
+
+
+@click.command(help=__doc__)
+@click.option("--port", type=click.IntRange(1, 65_535), default=PORT, show_default=True, help="The page's port.")
+def main(port: int) -> None:
+    """Serve the page until Ctrl-C or SIGTERM, its normal end."""
+
+    def work() -> None:
+        teller = Teller()
+        with terminated_cleanly(), closed_calmly() as cleanup:
+            page = serve(os.environ, teller, cleanup, port)
+            try:
+                # Not by rich, which would break a line that is to be copied.
+                click.echo(f"\nThe operators' page, with made-up history: {page.url}\nCtrl-C ends it.")
+                if _has_display(os.environ):
+                    webbrowser.open(page.url)
+                page.wait()
+            except (KeyboardInterrupt, SystemExit):
+                click.echo("\nStopping …")
+        click.echo("Stopped: nothing is left.")
+
+    sys.exit(exit_code(work))
+
+
+if __name__ == "__main__":
+    main()
