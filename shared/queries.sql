@@ -18,6 +18,14 @@ FROM maintenance.runs
 WHERE job = :job AND shard = :shard AND slot = :slot AND NOT dry_run
 ORDER BY id;
 
+-- name: running
+-- What is running at this moment, of one job or of all, the newest first: a busy answer names it.
+SELECT id, job, trigger, started_at
+FROM maintenance.runs
+WHERE status = 'running' AND (CAST(:job AS text) IS NULL OR (job = :job AND shard = :shard))
+ORDER BY id DESC
+LIMIT 20;
+
 -- name: insert_run
 -- Record a run. Its id is its fencing token. For the rest of the transaction, which raises the fence, a lock is waited
 -- for longer than idle_in_transaction_session_timeout: by then the server has ended a stopped process's transaction.

@@ -21,10 +21,17 @@ from shared.locks import Busy
 from shared.outcome import Outcome, Status
 from shared.services import Services
 from shared.start_check import Pause, check_start
+from shared.statements import STATEMENTS
 
 # A run stops so long before its timeout: time to finish a batch, close the run and answer.
 _STOP_BEFORE_SECONDS = 60
 _SHARD = 0
+_BEGUN_BY = {
+    "schedule": "fired by Cloud Scheduler",
+    "manual": "asked for over HTTP",
+    "cli": "begun on an operator's command line",
+    "task": "continued by Cloud Tasks",
+}
 _SEVERITY = {
     Status.INCOMPLETE: "WARNING",
     Status.FENCED: "WARNING",
@@ -83,10 +90,22 @@ class _Execution:
             return replay
         lease = self._coordination.lease()
         if isinstance(lease, Busy):
-            return Outcome(Status.BUSY, False, f"{self._job.name} was not started: {lease.value}.", self._job.name)
+            return self._busy(lease)
         with lease:
             begun = ledger.begin(self._new_run())
             return begun if isinstance(begun, Outcome) else self._under_fence(ledger, begun)
+
+    def _busy(self, why: Busy) -> Outcome:
+        """Say who holds the lock, or the places: what is on record as running. One that is just beginning is not."""
+        of = self._job.name if why is Busy.JOB else None
+        with self._services.database.transaction(read_only=True) as transaction:
+            rows = transaction.rows(STATEMENTS["running"], job=of, shard=_SHARD)
+        others = "; ".join(
+            f"run {row['id']} of {row['job']}, {_BEGUN_BY[row['trigger']]} at {row['started_at']:%H:%M:%S} UTC"
+            for row in rows[: 1 if of else None]
+        )
+        message = f"{self._job.name} was not started: {why.value}{f' ({others})' if others else ''}."
+        return Outcome(Status.BUSY, False, message, self._job.name)
 
     @property
     def _by_mode(self) -> bool:

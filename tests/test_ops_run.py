@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -15,6 +16,7 @@ from functions.registry import JOBS
 from ops.shell import DOWN, NO, USAGE, WRONG
 from tests.support.clock import NOON
 from tests.support.database import TestDatabase
+from tests.support.serving import Functions, firing
 from tests.support.wait import until
 from tests.test_migrate import ops
 
@@ -95,6 +97,33 @@ def test_ctrl_c_ends_a_run_between_two_batches(database: TestDatabase, environ: 
     assert "Stopped between two batches" in said
     assert "Traceback" not in said
     assert database.value("SELECT status FROM maintenance.runs") == "incomplete"
+
+
+def test_of_a_firing_and_a_run_by_hand_one_works_and_the_other_says_who_does(
+    database: TestDatabase, environ: dict[str, str], functions: Functions
+) -> None:
+    database.account("ann", "free")
+    served = functions.serve()
+    running = "SELECT count(*) FROM maintenance.runs WHERE status = 'running'"
+    with ThreadPoolExecutor(1) as pool:
+        with database.engine.begin() as held:
+            held.exec_driver_sql("SELECT FROM billing_accounts FOR UPDATE")
+            # The job waits for the row, and tries again.
+            fired = pool.submit(firing, served)
+            until(lambda: database.value(running) == 1, "the firing has begun")
+            by_hand = ops("run", "period", environ=environ)
+        assert fired.result().fields["status"] == "completed"
+        assert by_hand.returncode == NO
+        assert "the job is running elsewhere (run 1 of period_reset, fired by Cloud Scheduler at 1" in by_hand.stdout
+        database.execute("UPDATE billing_accounts SET current_period_end = :past", past=NOON - timedelta(days=60))
+        with database.engine.begin() as held:
+            held.exec_driver_sql("SELECT FROM billing_accounts FOR UPDATE")
+            worked = pool.submit(ops, "run", "period", environ=environ)
+            until(lambda: database.value(running) == 1, "the run by hand has begun")
+            refused = firing(served, NOON + timedelta(days=1))
+        assert worked.result().returncode == 0
+    assert (refused.status, refused.fields["status"]) == (409, "busy")
+    assert "(run 2 of period_reset, begun on an operator's command line at " in refused.fields["message"]
 
 
 @pytest.mark.parametrize(
