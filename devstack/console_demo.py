@@ -10,7 +10,6 @@ import http.client
 import os
 import subprocess
 import sys
-import time
 import webbrowser
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
@@ -29,9 +28,8 @@ from devstack.usage import seed_usage
 PORT = 8600
 _PER_KIND = 300
 _USERS_PER_KIND = 2
-_START_TIMEOUT_S = 30.0
+_TIMEOUT_S = 30.0
 _STOP_TIMEOUT_S = 5.0
-_POLL_S = 0.05
 # It kills its own group when the pipe ends that only the owner holds: a killed owner leaves no page behind.
 _WATCHER = "trap '' HUP INT TERM; read -r _; kill -KILL 0"
 
@@ -68,15 +66,18 @@ class Page:
         self._port = port
 
     def wait_until_up(self) -> None:
-        """Wait for the first answer. Raises StepFailed where there is none, or an error."""
-        deadline = time.monotonic() + _START_TIMEOUT_S
-        while (status := self._asked()) is None:
-            self.check()
-            if time.monotonic() > deadline:
-                raise StepFailed("The page did not answer in time.")
-            time.sleep(_POLL_S)
-        # A stranger on the port may have answered: then ours says so, and ends.
+        """Wait until it is served. Raises StepFailed where it is not, or answers with an error."""
+        assert self.process.stdout is not None  # noqa: S101  as it was started
+        # Said once the port is its own: somebody else's server on it would answer, too.
+        if not self.process.stdout.readline():
+            self.process.wait()
         self.check()
+        connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=_TIMEOUT_S)
+        try:
+            connection.request("GET", "/")
+            status = connection.getresponse().status
+        finally:
+            connection.close()
         if status != http.client.OK:
             raise StepFailed(f"The page answered {status}.")
 
@@ -90,16 +91,6 @@ class Page:
         """Wait until it is not served any more, which is an error: StepFailed."""
         self.process.wait()
         self.check()
-
-    def _asked(self) -> int | None:
-        connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=_START_TIMEOUT_S)
-        try:
-            connection.request("GET", "/")
-            return connection.getresponse().status
-        except OSError:
-            return None
-        finally:
-            connection.close()
 
 
 @contextlib.contextmanager
@@ -122,7 +113,7 @@ def _console(settings: Mapping[str, str], port: int) -> Iterator[subprocess.Pope
             cwd=REPOSITORY,
             env={"PATH": os.environ.get("PATH", os.defpath), **settings},
             stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
             process_group=watcher.pid,
         )
         try:
@@ -133,7 +124,7 @@ def _console(settings: Mapping[str, str], port: int) -> Iterator[subprocess.Pope
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(_STOP_TIMEOUT_S)
             process.kill()
-            process.wait()
+            process.communicate()
     finally:
         # The end of the pipe ends the watcher, and what may be left in its group.
         guardian.release(writing)
