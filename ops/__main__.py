@@ -3,6 +3,7 @@
 import click
 
 from ops.commands import (
+    console,
     erasing,
     erasures,
     examining,
@@ -22,7 +23,20 @@ def cli() -> None:
     """Group the commands."""
 
 
-for part in (looking, running, pausing, stripe, outbox, holds, erasing, erasures, schedules, examining, migrating):
+for part in (
+    looking,
+    running,
+    pausing,
+    stripe,
+    outbox,
+    holds,
+    erasing,
+    erasures,
+    schedules,
+    examining,
+    migrating,
+    console,
+):
     part.add_to(cli)
 
 if __name__ == "__main__":

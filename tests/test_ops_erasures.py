@@ -8,8 +8,8 @@ from datetime import timedelta
 import pytest
 
 from devstack.gcs_front import GcsFront
-from ops.commands import erasures as erasures_command
-from ops.commands.erasures import harmless
+from ops import erasure_register
+from ops.erasure_register import harmless
 from ops.shell import DOWN, USAGE, WRONG
 from tests.conftest import MakeEnvironment
 from tests.support.cleanup import CleanupWorld
@@ -80,7 +80,7 @@ def test_an_export_has_all_and_a_table_the_newest(
     database: TestDatabase, environ: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also where it is read in several parts, the last of them full or not."""
-    monkeypatch.setattr(erasures_command, "_PAGE", 10)
+    monkeypatch.setattr(erasure_register, "_PAGE", 10)
     add_erasures(database, 25)
     ids = [str(row["id"]) for row in database.rows("SELECT id FROM maintenance.erasures ORDER BY id DESC")]
 
