@@ -5,12 +5,18 @@ It changes nothing. One thing that is wrong hides no other: each is looked at, u
 
 import uuid
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from enum import StrEnum
+from itertools import pairwise, takewhile
+
+from cronsim import CronSim, CronSimError
 
 from functions.registry import JOBS
 from functions.stripe_reconcile.preflight import target_of
+from ops.cloud_scheduler import CloudScheduler, Schedule
+from ops.declared_schedules import differences, slug
 from ops.grants import HEALTH_JOB, missing_rights
 from ops.host_indexes import missing_host_indexes
 from shared.bucket_calls import Answer
@@ -28,6 +34,8 @@ _WHO = Statement(
 )
 # Slots and leases go by the clock of the machine; minutes of difference are what the guards allow for.
 _LARGEST_SKEW = timedelta(seconds=60)
+_MINUTE = timedelta(minutes=1)
+_LOOKED_AHEAD = timedelta(days=32)
 
 
 class Verdict(StrEnum):
@@ -35,6 +43,8 @@ class Verdict(StrEnum):
 
     WELL = "well"
     WRONG = "wrong"
+    # Nothing is out of order, and yet something can be lost as it is set up.
+    RISK = "risk"
     NOT_USED = "not used"
 
 
@@ -51,8 +61,15 @@ class _NotUsedError(Exception):
     """This installation, or this environment, does without."""
 
 
-def examine(services: Services) -> Iterator[Finding]:
-    """Look at everything, one after the other."""
+class _RiskError(Exception):
+    """Something can be lost as it is set up."""
+
+
+def examine(services: Services, connect: Callable[[], CloudScheduler] | None) -> Iterator[Finding]:
+    """Look at everything, one after the other.
+
+    `connect` gives Cloud Scheduler; it is None where nothing says which one is looked at.
+    """
     settings = _look("settings", lambda: _settings(services))
     yield settings
     if settings.verdict is Verdict.WRONG:
@@ -64,6 +81,9 @@ def examine(services: Services) -> Iterator[Finding]:
             yield _look(what, lambda look=look: look(services))  # type: ignore[misc]
     for what, look in _BESIDE_IT.items():
         yield _look(what, lambda look=look: look(services))  # type: ignore[misc]
+    deployed: dict[str, Schedule] = {}
+    yield _look("schedules", lambda: _schedules(connect, deployed))
+    yield _look("invoices", lambda: _invoices(services, deployed))
 
 
 def _look(what: str, look: Callable[[], str]) -> Finding:
@@ -71,6 +91,8 @@ def _look(what: str, look: Callable[[], str]) -> Finding:
         return Finding(what, Verdict.WELL, look())
     except _NotUsedError as error:
         return Finding(what, Verdict.NOT_USED, str(error))
+    except _RiskError as error:
+        return Finding(what, Verdict.RISK, str(error))
     except MaintenanceError as error:
         return Finding(what, Verdict.WRONG, str(error))
 
@@ -177,6 +199,54 @@ def _bucket(services: Services) -> str:
     return (
         f"The bucket {bucket.name} may be listed and deleted from; what goes is kept {kept} by soft delete{versions}."
     )
+
+
+def _schedules(connect: Callable[[], CloudScheduler] | None, deployed: dict[str, Schedule]) -> str:
+    """Hold what is deployed against what is declared; `deployed` is filled with it."""
+    if connect is None:
+        raise _NotUsedError("GOOGLE_CLOUD_PROJECT and GOOGLE_CLOUD_REGION are not set here.")
+    with closing(connect()) as scheduler:
+        deployed.update({each.name: each for each in scheduler.schedules()})
+    found = differences(deployed.values(), JOBS, ())
+    if found:
+        raise Misconfigured(
+            "Cloud Scheduler",
+            f"Not all is deployed as declared: {found[0].sentence} `python -m ops schedules check` lists all "
+            f"differences ({len(found)}).",
+        )
+    return f"All {len(JOBS) + 1} schedules in {scheduler.location} are deployed as declared."
+
+
+def _invoices(services: Services, deployed: Mapping[str, Schedule]) -> str:
+    """Whether usage of a period's last minutes can be reported before Stripe finalizes the period's invoice."""
+    settings = services.settings.stripe
+    if settings.secret_key is None:
+        raise _NotUsedError("STRIPE_SECRET_KEY is not set here.")
+    job = JOBS["stripe_reconcile"]
+    there = deployed.get(slug(job.name))
+    now = services.clock.now()
+    try:
+        longest = _longest_gap(there.schedule if there else job.schedule, now)
+    except CronSimError:
+        # Cloud Scheduler takes other ways to write a schedule, too. That it is not as declared is said already.
+        longest = _longest_gap(job.schedule, now)
+    needed, grace = (longest + settings.min_age) // _MINUTE, settings.invoice_grace // _MINUTE
+    if needed > grace:
+        raise _RiskError(
+            f"{job.name} reports usage up to {needed} minutes after it came up, and Stripe finalizes an invoice "
+            f"{grace} minutes after its period's end: what the service fails to send shortly before can come too late, "
+            "and is billed to nobody. Set a longer grace period in Stripe's Billing settings and the same in "
+            "STRIPE_INVOICE_GRACE_MINUTES, or fire the job more often."
+        )
+    return (
+        f"Usage is reported within {needed} minutes, and Stripe finalizes an invoice {grace} minutes after its period."
+    )
+
+
+def _longest_gap(cron: str, now: datetime) -> timedelta:
+    """The longest time between two firings that follow each other, in the days that are looked at."""
+    times = list(takewhile(lambda time: time < now + _LOOKED_AHEAD, CronSim(cron, now)))
+    return max((later - time for time, later in pairwise(times)), default=_LOOKED_AHEAD)
 
 
 def _check_job(services: Services, job: str) -> None:

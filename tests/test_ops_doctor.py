@@ -19,6 +19,7 @@ from tests.conftest import MakeDatabase
 from tests.support.clock import ManualClock
 from tests.support.database import TestDatabase
 from tests.support.logins import made_logins, url_as
+from tests.test_ops_schedules import changed, cloud_of, declared
 
 
 class Whole:
@@ -32,6 +33,7 @@ class Whole:
             "STRIPE_SECRET_KEY": account.secret_key,
             "STRIPE_METER_PAGES": account.meter.id,
             "STRIPE_API_BASE": stripe,
+            "STRIPE_INVOICE_GRACE_MINUTES": "180",
         }
 
     def doctor(self, **changes: str) -> tuple[int, dict[str, tuple[str, str]]]:
@@ -59,10 +61,12 @@ def whole(
 
 def test_where_all_is_well_each_thing_is_named(whole: Whole) -> None:
     code, told = whole.doctor()
-    assert {what: verdict for what, (verdict, _) in told.items()} == dict.fromkeys(
-        ["settings", "database", "clock", "schema and identity", "indexes", "rights", "redis", "stripe", "bucket"],
-        "well",
-    )
+    well = ("settings", "database", "clock", "schema and identity", "indexes", "rights", "redis", "stripe", "bucket")
+    assert {what: verdict for what, (verdict, _) in told.items()} == {
+        **dict.fromkeys(well, "well"),
+        "schedules": "not used",
+        "invoices": "well",
+    }
     assert code == 0
     assert whole.account.meter.id in told["stripe"][1]
     assert whole.account.secret_key not in str(told)
@@ -87,6 +91,32 @@ def test_each_thing_that_is_wrong_is_told_beside_the_others(whole: Whole, gcs_fr
     assert "python -m ops migrate" in wrong["indexes"]
     assert "STRIPE_SECRET_KEY" in wrong["stripe"]
     assert "storage.objects.delete" in wrong["bucket"]
+
+
+def test_what_is_deployed_in_cloud_scheduler_is_looked_at_where_that_is_named(whole: Whole) -> None:
+    with cloud_of(declared()) as cloud:
+        code, told = whole.doctor(**cloud.environ)
+        assert (code, told["schedules"][0]) == (0, "well")
+    with cloud_of(changed("artifact-cleanup", paused=True)) as cloud:
+        code, told = whole.doctor(**cloud.environ)
+    assert (code, told["schedules"][0]) == (NO, "wrong")
+    assert "artifact-cleanup: the state is PAUSED" in told["schedules"][1]
+    # The stand-in is gone now.
+    code, told = whole.doctor(**cloud.environ)
+    assert (code, told["schedules"][0], "cannot be reached" in told["schedules"][1]) == (NO, "wrong", True)
+
+
+def test_an_invoice_that_closes_before_the_next_firing_is_a_risk_and_no_fault(whole: Whole) -> None:
+    code, told = whole.doctor(STRIPE_INVOICE_GRACE_MINUTES="")
+    assert (code, told["invoices"][0]) == (0, "risk")
+    assert "up to 135 minutes after it came up" in told["invoices"][1]
+    # What counts is what is deployed.
+    with cloud_of(changed("stripe-reconcile", schedule="*/30 * * * *")) as cloud:
+        _, told = whole.doctor(STRIPE_INVOICE_GRACE_MINUTES="", **cloud.environ)
+    assert told["invoices"] == (
+        "well",
+        "Usage is reported within 45 minutes, and Stripe finalizes an invoice 60 minutes after its period.",
+    )
 
 
 def test_a_functions_login_has_not_the_rights_for_all_jobs(whole: Whole) -> None:

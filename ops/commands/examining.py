@@ -1,8 +1,12 @@
 """Whether everything is as it must be, and whose database this is."""
 
+from functools import partial
+
 import click
 
 from ops.adopt import FIELDS, adopt, bound, wanted
+from ops.cloud_scheduler import CloudScheduler
+from ops.commands.places import place_options
 from ops.commands.words import Words
 from ops.doctor import Verdict, examine
 from ops.shell import NO, Column, NotThere, Shell, cell, command
@@ -16,16 +20,19 @@ def add_to(group: click.Group) -> None:
     """Add these commands."""
 
     @command(group, "doctor")
-    def doctor(shell: Shell) -> int:
+    @place_options(required=False)
+    def doctor(shell: Shell, project: str | None, region: str | None, emulator_host: str | None) -> int:
         """Look at every setting and dependency, and say what is wrong and what to do. Changes nothing.
 
-        Exit code 1 if something is wrong.
+        Cloud Scheduler is looked at where the project and the region are given. Exit code 1 if something is wrong; a
+        risk is told, and is no reason for that.
 
         Example: python -m ops doctor
         """
+        connect = partial(CloudScheduler, project, region, emulator_host) if project and region else None
         found = [
             {"what": finding.what, "verdict": finding.verdict.value, "said": shell.services.redact(finding.said)}
-            for finding in examine(shell.services)
+            for finding in examine(shell.services, connect)
         ]
         shell.table(found, _FINDINGS, "Nothing was looked at.")
         return NO if any(row["verdict"] == Verdict.WRONG for row in found) else 0

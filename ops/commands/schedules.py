@@ -2,7 +2,6 @@
 
 import functools
 import os
-import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -11,6 +10,7 @@ import click
 
 from functions.registry import JOBS
 from ops.cloud_scheduler import CloudScheduler, Schedule
+from ops.commands.places import place_options
 from ops.declared_schedules import HEALTH_SCHEDULE, differences, slug
 from ops.jobs import job_named
 from ops.shell import NO, Column, NotThere, Shell, cell, command
@@ -20,8 +20,6 @@ _HEALTH = "health"
 _DATABASE_SETTINGS = ("DATABASE_URL", "CLOUD_SQL_INSTANCE")
 # While Google is asked, the record of it waits in its transaction.
 _PATIENCE_MS = 60_000
-_PROJECT = re.compile(r"([a-z0-9.-]+:)?[a-z][a-z0-9-]{4,28}[a-z0-9]")
-_REGION = re.compile(r"[a-z]+-[a-z]+[0-9]{1,2}")
 _COLUMNS = (
     Column("SCHEDULE", "schedule"),
     Column("STATE", "state"),
@@ -32,42 +30,10 @@ _COLUMNS = (
 )
 
 
-class _Matching(click.ParamType[str]):
-    """A name that Google would take."""
-
-    name = "name"
-
-    def __init__(self, pattern: re.Pattern[str], example: str) -> None:
-        self._pattern = pattern
-        self._example = example
-
-    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        if not self._pattern.fullmatch(str(value)):
-            self.fail(f"{value!r} is none such as {self._example}.", param, ctx)
-        return str(value)
-
-
 def _located(function: Callable[..., int | None]) -> Callable[..., int | None]:
     """Let a command be told where the schedules are, and give it a CloudScheduler in the place of that."""
 
-    @click.option(
-        "--project",
-        type=_Matching(_PROJECT, "bytereview-prod"),
-        required=True,
-        envvar="GOOGLE_CLOUD_PROJECT",
-        show_envvar=True,
-        help="The project's id.",
-    )
-    @click.option(
-        "--region",
-        type=_Matching(_REGION, "europe-west1"),
-        required=True,
-        envvar="GOOGLE_CLOUD_REGION",
-        show_envvar=True,
-        help="The region of the schedules.",
-    )
-    # The address of a stand-in, as host:port.
-    @click.option("--emulator-host", hidden=True, envvar="CLOUD_SCHEDULER_EMULATOR_HOST")
+    @place_options(required=True)
     @functools.wraps(function)
     def run(shell: Shell, project: str, region: str, emulator_host: str | None, **arguments: object) -> int | None:
         scheduler = CloudScheduler(project, region, emulator_host)
