@@ -63,7 +63,7 @@ terraform: terraform-there $(INSTALLED) $(CHECKOV) ## Check infra/terraform: its
 	fi
 	@$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal tests/infra
 
-dev: $(INSTALLED) ## Keep a dev stack up and print the settings to export
+dev: $(INSTALLED) ## Keep a local cloud up, functions and schedules too, and print the settings to export
 	@$(BIN)/python -m devstack
 
 console: $(INSTALLED) ## See the operators' page with a month of made-up history, at http://127.0.0.1:8600

@@ -1,4 +1,7 @@
-"""`make dev`: a dev stack with a prepared database and the Stripe stand-in, kept up until Ctrl-C."""
+"""`make dev`: a local cloud, kept up until Ctrl-C.
+
+That is a prepared database and bucket, Stripe's stand-in, and all functions, fired at their times by Cloud Scheduler's.
+"""
 
 from __future__ import annotations
 
@@ -8,10 +11,12 @@ import signal
 import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from pathlib import Path
 
 import click
 
 from devstack.demo_cleanups import seed, with_front
+from devstack.local_cloud import deploy
 from devstack.prepared import prepare
 from devstack.stack import terminated_cleanly
 from devstack.telling import Teller, closed_calmly, exit_code
@@ -22,6 +27,15 @@ from shared.clock import format_rfc3339
 PER_KIND = 500
 USERS_PER_KIND = 2
 
+_CLOUD = """
+# The functions are served here already, and fired at their times; their logs are in
+# {logs}
+# What comes when, how each job is, and one of them fired now:
+.venv/bin/python -m ops schedules list
+.venv/bin/python -m ops status
+.venv/bin/python -m ops schedules run period
+
+# To work on one yourself:"""
 _JOB = """
 # {name}: serve it there, in the repository's folder, and fire it from a third terminal as Cloud Scheduler does:
 .venv/bin/functions-framework --target={name}
@@ -57,8 +71,11 @@ def main(environ: Mapping[str, str]) -> int:
             told = "counters, runs and objects for the cleanups"
             with teller.step(f"Seeding {told}", told), prepared.transaction() as connection:
                 seed(connection, prepared.settings["GCS_BUCKET_NAME"], front, now)
+            told = f"{len(JOBS)} functions, fired by the Cloud Scheduler stand-in"
+            with teller.step(f"Serving {told}", told):
+                cloud = deploy(prepared.settings, prepared.folder, cleanup)
             try:
-                _tell(prepared.settings, now)
+                _tell({**prepared.settings, **cloud}, prepared.folder, now)
                 while True:
                     signal.pause()
             except (KeyboardInterrupt, SystemExit):
@@ -68,11 +85,12 @@ def main(environ: Mapping[str, str]) -> int:
     return exit_code(work)
 
 
-def _tell(settings: Mapping[str, str], now: datetime) -> None:
+def _tell(settings: Mapping[str, str], logs: Path, now: datetime) -> None:
     # Not by rich, which would break the lines that are to be copied.
     click.echo("\n# In another terminal (Stripe is a stand-in, as long as this runs):")
     for name, value in settings.items():
         click.echo(f"export {name}={shlex.quote(value)}")
+    click.echo(_CLOUD.format(logs=logs))
     for job in JOBS.values():
         slot = format_rfc3339(job.last_firing(now))
         click.echo(_JOB.format(name=job.name, kebab=job.name.replace("_", "-"), slot=slot))

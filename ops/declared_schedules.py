@@ -15,9 +15,9 @@ from shared.job import Job
 HEALTH_SCHEDULE = "maintenance-health"
 _ZONE = "Etc/UTC"
 # How much longer than the function may take Cloud Scheduler waits for its answer.
-_ANSWER_SECONDS = 90
-_FIRST_WAIT, _LONGEST_WAIT, _DOUBLINGS = 30, 240, 3
-_HEALTH_CRON, _HEALTH_DEADLINE = "*/5 * * * *", 60
+ANSWER_SECONDS = 90
+FIRST_WAIT, LONGEST_WAIT, DOUBLINGS = 30, 240, 3
+HEALTH_CRON, HEALTH_DEADLINE = "*/5 * * * *", 60
 # The two forms of a Run service's address: with a hash, and with the project's number.
 _ADDRESS = re.compile(r"https://(?P<service>[a-z0-9-]+)-(?:[a-z0-9]{10}-[a-z]{2,4}\.a|\d+\.[a-z0-9-]+)\.run\.app/?")
 
@@ -71,11 +71,11 @@ def _compared(name: str, deployed: Mapping[str, object], wanted: Mapping[str, ob
 def _wanted(job: Job) -> dict[str, object]:
     return {
         "the schedule": job.schedule,
-        "the deadline": _seconds(job.timeout_seconds + _ANSWER_SECONDS),
+        "the deadline": _seconds(job.timeout_seconds + ANSWER_SECONDS),
         "the number of retries": job.retries,
-        "the wait before the first retry": _seconds(_FIRST_WAIT),
-        "the longest wait before a retry": _seconds(_LONGEST_WAIT),
-        "the number of doublings": _DOUBLINGS,
+        "the wait before the first retry": _seconds(FIRST_WAIT),
+        "the longest wait before a retry": _seconds(LONGEST_WAIT),
+        "the number of doublings": DOUBLINGS,
         **_common("POST", slug(job.name)),
     }
 
@@ -83,8 +83,8 @@ def _wanted(job: Job) -> dict[str, object]:
 def _wanted_health() -> dict[str, object]:
     # It is not retried, so that nothing is declared of the waits.
     return {
-        "the schedule": _HEALTH_CRON,
-        "the deadline": _seconds(_HEALTH_DEADLINE),
+        "the schedule": HEALTH_CRON,
+        "the deadline": _seconds(HEALTH_DEADLINE),
         "the number of retries": 0,
         **_common("GET", slug(HEALTH_JOB)),
     }

@@ -366,15 +366,15 @@ def test_terraforms_figures_are_those_that_are_declared() -> None:
     jobs, scheduler = (TERRAFORM / "jobs.tf").read_text(), (TERRAFORM / "scheduler.tf").read_text()
     figures = dict(re.findall(r"^  (\w+_(?:seconds|doublings)) +=\s+(\d+)$", jobs, re.MULTILINE))
     assert figures == {
-        "answer_seconds": str(declared_schedules._ANSWER_SECONDS),
-        "backoff_first_seconds": str(declared_schedules._FIRST_WAIT),
-        "backoff_longest_seconds": str(declared_schedules._LONGEST_WAIT),
-        "backoff_doublings": str(declared_schedules._DOUBLINGS),
+        "answer_seconds": str(declared_schedules.ANSWER_SECONDS),
+        "backoff_first_seconds": str(declared_schedules.FIRST_WAIT),
+        "backoff_longest_seconds": str(declared_schedules.LONGEST_WAIT),
+        "backoff_doublings": str(declared_schedules.DOUBLINGS),
     }
     health = scheduler.partition('"google_cloud_scheduler_job" "health"')[2]
     assert f'"{declared_schedules.HEALTH_SCHEDULE}"' in health
-    assert f'"{declared_schedules._HEALTH_CRON}"' in health
-    assert f'"{declared_schedules._HEALTH_DEADLINE}s"' in health
+    assert f'"{declared_schedules.HEALTH_CRON}"' in health
+    assert f'"{declared_schedules.HEALTH_DEADLINE}s"' in health
 
 
 @pytest.mark.skipif(why_absent() is not None, reason=why_absent() or "")
