@@ -229,9 +229,9 @@ class Eraser:
                 batch.execute(STATEMENTS[name], runs=content)
 
 
-def rules(file: str) -> Mapping[str, Statement]:
-    """The statements that count, find and decide by the rule in a job's file."""
-    return load_statements(*(_FOLDER / name for name in ("conditions.sql", file, "runs.sql")))
+def rules(file: Path) -> Mapping[str, Statement]:
+    """The statements that count, find and decide by the rule in a file."""
+    return load_statements(_FOLDER / "conditions.sql", file, _FOLDER / "runs.sql")
 
 
 def find_all(transaction: Transaction, plan: Plan) -> list[str]:

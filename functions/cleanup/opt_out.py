@@ -10,6 +10,7 @@ Dangers beside those of `functions.cleanup.erasing`, each held by the rules in o
 
 from collections.abc import Mapping
 from datetime import datetime
+from pathlib import Path
 
 from functions.cleanup.erasing import Plan, rules
 from functions.cleanup.erasure_job import Words, run_erasure, waiting_for
@@ -18,7 +19,7 @@ from shared.job import JobResult
 from shared.postgres import Transaction
 from shared.settings import Settings
 
-_RULES = rules("opt_out.sql")
+_RULES = rules(Path(__file__).with_name("opt_out.sql"))
 
 
 def run(ctx: Context) -> JobResult:

@@ -9,11 +9,11 @@ import click
 
 from functions.cleanup.erasing import STATEMENTS as ERASING
 from functions.cleanup.erasing import hash_of
-from functions.cleanup.on_request import Request
 from functions.registry import JOBS
 from ops.commands.running import exit_code, stopped_by_ctrl_c
 from ops.commands.words import Words
 from ops.grants import HEALTH_JOB
+from ops.on_request import Request
 from ops.shell import NO, NotThere, Shell, cell, command, printable
 from shared.context import Context
 from shared.invocation import Invocation

@@ -13,6 +13,7 @@ What a run may delete is bounded by what was asked for, and by the number that t
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 
 from functions.cleanup.erasing import Plan, rules
 from functions.cleanup.erasure_job import Words, run_erasure, waiting_for
@@ -21,7 +22,7 @@ from shared.job import JobResult
 from shared.postgres import Row, Transaction
 from shared.settings import Settings
 
-_RULES = rules("on_request.sql")
+_RULES = rules(Path(__file__).with_name("on_request.sql"))
 # Every job that is left empty goes, however lately it was used.
 _EVER = datetime(9999, 1, 1, tzinfo=UTC)
 
