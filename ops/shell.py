@@ -24,6 +24,7 @@ from rich.table import Table
 from rich.text import Text
 
 from functions.registry import JOBS
+from ops import layout
 from ops.grants import HEALTH_JOB
 from shared.clock import Clock, SystemClock, format_rfc3339
 from shared.errors import MaintenanceError, Unavailable
@@ -48,11 +49,12 @@ class NotThere(MaintenanceError):
 
 @dataclass(frozen=True)
 class Column:
-    """A column of a table: its heading and the field it shows."""
+    """A column of a table: its heading and the field it shows; `whole` where that is not even broken at spaces."""
 
     heading: str
     name: str
     right: bool = False
+    whole: bool = False
 
 
 class Shell:
@@ -81,20 +83,33 @@ class Shell:
             click.echo(printable(line))
 
     def table(self, rows: Sequence[Mapping[str, object]], columns: Iterable[Column], nothing: str) -> None:
-        """Print rows: as a JSON array, or as a table; `nothing` is said where there are none."""
+        """Print rows: as a JSON array, or as a table; `nothing` is said where there are none.
+
+        Where a table of the terminal's width would break an id, each row is printed as its headings and values.
+        """
         if self.as_json:
             click.echo(as_text(rows))
             return
         if not rows:
             click.echo(nothing)
             return
-        table = Table(box=None, pad_edge=False, header_style="bold")
         shown = list(columns)
-        for column in shown:
-            table.add_column(column.heading, justify="right" if column.right else "left", overflow="fold")
-        for row in rows:
-            table.add_row(*(Text(cell(row.get(column.name))) for column in shown))
-        Console(markup=False, highlight=False, emoji=False).print(table)
+        headings = [column.heading for column in shown]
+        cells = [[cell(row.get(column.name)) for column in shown] for row in rows]
+        console = Console(markup=False, highlight=False, emoji=False)
+        whole = [place for place, column in enumerate(shown) if column.whole]
+        widths = layout.widths(headings, cells, console.width, whole=whole)
+        if widths is None:
+            for each in cells:
+                for line in layout.pairs(headings, each, console.width):
+                    click.echo(line)
+            return
+        table = Table(box=None, pad_edge=False, header_style="bold")
+        for column, width in zip(shown, widths, strict=True):
+            table.add_column(column.heading, justify="right" if column.right else "left", overflow="fold", width=width)
+        for each in cells:
+            table.add_row(*map(Text, each))
+        console.print(table)
 
     @contextmanager
     def changing(self) -> Iterator[Transaction]:
@@ -180,7 +195,9 @@ def cell(value: object) -> str:
     if isinstance(value, datetime):
         return format_rfc3339(value.replace(microsecond=0))
     if isinstance(value, Mapping):
-        return printable(", ".join(f"{key} {each}" for key, each in value.items() if each)) or "-"
+        return ", ".join(f"{printable(str(key))} {cell(each)}" for key, each in value.items() if each) or "-"
+    if isinstance(value, list):
+        return "; ".join(map(cell, value)) or "-"
     return printable(str(value))
 
 

@@ -82,7 +82,9 @@ def add_to(group: click.Group) -> None:
                     "running_since": run.get("running_since"),
                 }
             )
-        shell.table(rows, _STATUS, "There are no jobs.")
+        # With spaces, so that a narrow table need not break the words.
+        shown = rows if shell.as_json else [{**row, "waiting": cell(row["waiting"]).replace("_", " ")} for row in rows]
+        shell.table(shown, _STATUS, "There are no jobs.")
         return NO if any(row["overdue"] for row in rows) else 0
 
     @command(group, "history")
@@ -128,7 +130,7 @@ def add_to(group: click.Group) -> None:
 
 def _state(line: Mapping[str, object], run: Mapping[str, object]) -> str:
     if run.get("running_id") is not None:
-        return f"running since {cell(run['running_since'])}"
+        return f"running since {run['running_since']:%Y-%m-%d %H:%M}Z"
     said = str(run.get("status", "never ran"))
     return f"OVERDUE, last {said}" if line["overdue"] else said
 

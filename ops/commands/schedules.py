@@ -23,7 +23,7 @@ _PATIENCE_MS = 60_000
 _COLUMNS = (
     Column("SCHEDULE", "schedule"),
     Column("STATE", "state"),
-    Column("CRON (UTC)", "when"),
+    Column("CRON (UTC)", "when", whole=True),
     Column("NEXT FIRING", "next_firing"),
     Column("LAST ATTEMPT", "last_attempt"),
     Column("RESULT", "result"),

@@ -139,7 +139,8 @@ CASES = (
     Case("schedules run", _with("artifact")),
     Case("schedules pause", _with("artifact")),
     Case("schedules resume", _with("optout")),
-    Case("doctor", database="told", is_table=True),
+    # Not all schedules are as declared.
+    Case("doctor", empty=frozenset({NO}), full=frozenset({NO}), database="told", is_table=True),
     Case("adopt", _with("--reason", HOSTILE, "--yes")),
     Case("migrate"),
     Case("migrate", _with("--plan")),
