@@ -41,7 +41,7 @@ def add_to(group: click.Group) -> None:
         environment, so that a copy of it is refused elsewhere; with STRIPE_SECRET_KEY set, to that key's mode (live or
         test) too, and with GCS_BUCKET_NAME to that bucket.
 
-        Example: DATABASE_URL=postgresql://… STRIPE_SECRET_KEY=sk_test_… python -m ops migrate --plan
+        Example: DATABASE_URL=postgresql://… python -m ops migrate --plan
         """
         if plan and host_sql:
             raise click.UsageError("--plan and --host-sql both only print. Name one.")
