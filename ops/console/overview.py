@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from ops.console.words import MEANINGS, shown_status
+from ops.console.words import TONES, shown_status
 from shared.postgres import Row
 
 
@@ -64,7 +64,7 @@ def _of_job(job: Mapping[str, object]) -> list[Notice]:
     status = shown_status(job["status"], counts if isinstance(counts, Mapping) else {})  # type: ignore[arg-type]
     if job["overdue"]:
         found.append(Notice("bad", f"{name} is overdue", "runs", {"job": name}))
-    tone = MEANINGS[status].tone if status in MEANINGS else "quiet"
+    tone = TONES.get(status, "quiet")
     if job["id"] is not None and tone in ("bad", "warn"):
         said = (
             f"{name}: the newest run is {status}" if status != "partly" else f"{name}: items failed in the newest run"

@@ -15,7 +15,7 @@ from jinja2 import StrictUndefined
 from markupsafe import Markup
 
 from functions.registry import JOBS
-from ops.console.words import MEANINGS, duration, figure, phrases, shown_status, size, spoken
+from ops.console.words import TONES, duration, figure, phrases, shown_status, size, spoken
 from ops.shell import cell, printable
 from shared.clock import format_rfc3339
 
@@ -59,7 +59,7 @@ def add_rendering(app: Flask, redact: Callable[[str], str]) -> None:
         "number": lambda value: f"{value:,}" if isinstance(value, int) else value,
         "status_of": lambda row: shown_status(row["status"], row["counts"]),
         "status_of_job": lambda row: shown_status(row["status"], row["counts"] or {}),
-        "tone": lambda status: MEANINGS[status].tone if status in MEANINGS else "quiet",
+        "tone": lambda status: TONES.get(status, "quiet"),
     }
     app.jinja_env.globals |= {"figure": figure, "known_jobs": frozenset(JOBS)}
 

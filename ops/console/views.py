@@ -27,8 +27,8 @@ _RUNS = (
     Column("Message", "message"),
 )
 _DEAD_LETTERS = (
-    Column("Event", "event", "id"),
-    Column("State", "state"),
+    Column("Event", "event", "uuid"),
+    Column("State", "state", "state"),
     Column("Age", "age", "duration"),
     Column("Pages", "pages", "number"),
     Column("Customer", "customer", "id"),
@@ -37,7 +37,7 @@ _DEAD_LETTERS = (
 )
 _DRIFT = (
     Column("Customer", "customer", "id"),
-    Column("Period", "period"),
+    Column("Period", "period", "word"),
     Column("Ours", "ours", "number"),
     Column("Stripe's", "theirs", "number"),
     Column("Difference", "difference", "signed"),
@@ -47,13 +47,14 @@ _DRIFT = (
 )
 _ERASURES = (
     Column("Erased (UTC)", "erased_at", "time"),
-    Column("Run", "job_run_id", "id"),
-    Column("Extent", "extent"),
+    Column("Run", "job_run_id", "uuid"),
+    Column("Extent", "extent", "word"),
     Column("Rows", "rows", "number"),
     Column("Objects", "objects", "number"),
     Column("Bytes", "bytes", "size"),
     Column("Complete (UTC)", "completed_at", "time"),
-    Column("Copies", "kept"),
+    Column("Copies", "copies", "word"),
+    Column("Until (UTC)", "copies_until", "time"),
     Column("By run", "run_id", "run"),
 )
 _ACTIONS = (
@@ -73,8 +74,8 @@ _HOLDS = (
     Column("Reason", "reason"),
 )
 _OPEN = (
-    Column("State", "state"),
-    Column("Kind", "kind"),
+    Column("State", "state", "state"),
+    Column("Kind", "kind", "word"),
     Column("Objects", "objects", "number"),
     Column("Bytes", "bytes", "size"),
     Column("Oldest (UTC)", "oldest", "time"),
@@ -82,7 +83,7 @@ _OPEN = (
     Column("Bucket", "bucket", "id"),
 )
 _ERRORS = (
-    Column("State", "state"),
+    Column("State", "state", "state"),
     Column("Objects", "objects", "number"),
     Column("Tried", "attempts", "number"),
     Column("What was said", "error"),

@@ -35,7 +35,8 @@
       tzDate: (seconds) => uPlot.tzDate(new Date(seconds * 1000), "Etc/UTC"),
       cursor: { y: false, drag: { setScale: false } },
       legend: { show: false },
-      scales: { y: { range: (_, least, most) => [0, Math.max(most * 1.08, 1)] } },
+      padding: [8, 14, 0, 0],
+      scales: { x: { range: () => [Number(place.dataset.from), Number(place.dataset.to)] }, y: { range: (_, least, most) => [0, Math.max(most * 1.08, 1)] } },
       axes: [
         { ...axis, size: 26, space: 70, values: (_, at) => at.map((each) => new Date(each * 1000).toLocaleDateString("en-GB", { day: "numeric", month: "short", timeZone: "UTC" })), incrs: [86400, 172800, 432000, 604800, 864000, 1209600, 2592000] },
         { ...axis, size: 56, space: 32, values: (_, at) => at.map((each) => write(each)), ...(data.unit === "duration" ? { incrs: STEPS } : data.unit === "count" ? { incrs: [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000, 20000, 50000, 100000, 200000, 500000, 1000000] } : {}) },
