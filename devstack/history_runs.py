@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 from devstack.history_figures import counted, figures
@@ -14,6 +15,8 @@ from shared.job import Job
 
 _PERIOD, _STRIPE, _USAGE = JOBS["period_reset"], JOBS["stripe_reconcile"], JOBS["usage_counter_cleanup"]
 _ABANDONED, _ARTIFACT, _OPT_OUT = JOBS["abandoned_cleanup"], JOBS["artifact_cleanup"], JOBS["opt_out_cleanup"]
+# No job of functions/jobs.json: `python -m ops erase` runs it, once for each request.
+ON_REQUEST = replace(_OPT_OUT, name="erasure_on_request", cli="erase", counts=(*_OPT_OUT.counts, "parents_deleted"))
 _STOP_BEFORE_SECONDS = 60
 _DAY = timedelta(days=1)
 _PAGE = 6
@@ -120,7 +123,7 @@ def _stripe_attempts(rng: random.Random, story: Story, slot: datetime) -> list[A
 def _stripe_run(
     rng: random.Random, story: Story, slot: datetime, *, sent: int, waiting: int, minutes: int | None = None
 ) -> Attempt:
-    """A run that Stripe answered. `minutes` is the age of the oldest event that waits, where it is not the usual one."""
+    """A run that Stripe answered. `minutes` is the age of the oldest event that waits, if it is no usual one."""
     dead, blocked, drift = story.dead_letters(slot), story.blocked(slot), story.open_drift(slot)
     oldest = 0 if not waiting else rng.randrange(12, 55) if minutes is None else minutes
     in_doubt = 38 if waiting > 50 else rng.choice((0, 0, 0, 1))
@@ -283,6 +286,10 @@ def _by_hand(rng: random.Random, story: Story) -> Iterator[dict[str, object]]:
     yield run(_STRIPE, fenced, 6.55 * _DAY, "manual")
     took_over = _stripe_run(rng, story, story.now - 6.549 * _DAY, sent=9, waiting=0)
     yield run(_STRIPE, took_over, 6.549 * _DAY, "cli")
+    erased = _erasing_run(rng, ON_REQUEST, "Erasure on request", 6, parents=True)
+    would = replace(erased, message="Dry run: erasure on request would erase 6 runs")
+    yield run(ON_REQUEST, would, story.erased_on_request + timedelta(minutes=11), "cli", dry_run=True)
+    yield run(ON_REQUEST, erased, story.erased_on_request, "cli")
     at_work = Attempt(
         "running", None, counted(_ARTIFACT, artifacts_cleaned=37, objects_deleted=37, bytes_deleted=91_000_000)
     )

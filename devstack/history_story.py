@@ -32,6 +32,7 @@ class Story:
     refused_days = 8
     misconfigured_days = 11
     lost_days = 5
+    erased_on_request = 7 * _DAY + 5 * _HOUR
     paused_why = "Legal looks at the retention of case 4711"
 
     def __init__(self, now: datetime, days: int) -> None:

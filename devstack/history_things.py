@@ -137,7 +137,7 @@ class Things:
         rows: Rows = []
         for run in self._runs:
             counts = run["counts"]
-            if run["job"] not in ("abandoned_cleanup", "opt_out_cleanup") or run["dry_run"]:
+            if run["job"] not in ("abandoned_cleanup", "opt_out_cleanup", "erasure_on_request") or run["dry_run"]:
                 continue
             for _ in range(counts.get("jobs_cleaned", 0) if isinstance(counts, dict) else 0):
                 rows.append(self._erasure(run))
@@ -147,7 +147,8 @@ class Things:
         return rows
 
     def _erasure(self, run: Mapping[str, object]) -> dict[str, object]:
-        is_whole = run["job"] == "abandoned_cleanup"
+        is_whole = run["job"] != "opt_out_cleanup"
+        user = self._users[11] if run["job"] == "erasure_on_request" else self._rng.choice(self._users)
         files, tasks = self._rng.randrange(0, 5), self._rng.randrange(0, 3)
         started = run["started_at"]
         assert isinstance(started, datetime)  # noqa: S101  as this package has made it
@@ -157,7 +158,7 @@ class Things:
             "job": run["job"],
             "run_id": run["id"],
             "job_run_id": self._uuid(),
-            "user_hash": f"\\x{hash_of(self._key, self._rng.choice(self._users))}",
+            "user_hash": f"\\x{hash_of(self._key, user)}",
             "extent": "run" if is_whole else "content",
             "row_counts": {
                 "job_runs": int(is_whole),
@@ -269,12 +270,14 @@ class Things:
         resumed: _Arguments = {"job": "stripe_reconcile", "was_paused_until": until}
         paused: _Arguments = {"job": "opt_out_cleanup", "until": format_rfc3339(story.paused_until)}
         allowed: _Arguments = {"job": "artifact_cleanup", "limit": None, "allow_deletes": 1_500, "force": None}
+        erased: _Arguments = {"runs": 6, "user_hash": hash_of(self._key, self._users[11])}
         at_refusal = (story.refused_days - 0.41) * _DAY
         rows: list[tuple[datetime, str, str, _Arguments, str | None]] = [
             (self._now - 18 * _DAY, _SENDER, "stripe waive", {"events": events}, "trial accounts, agreed with finance"),
             (story.stripe_paused_from - 9 * _MINUTE, _SENDER, "pause", stopped, PAUSED_FOR_STRIPE),
             (story.stripe_paused_until - 2 * _MINUTE, _SENDER, "resume", resumed, None),
             (self._now - at_refusal, _SENDER, "run", allowed, None),
+            (self._now - story.erased_on_request - _MINUTE, _LAWYER, "erase", erased, "request 4655 of a user"),
             (self._now - 6.4 * _DAY, _SENDER, "outbox retry-failed", {"failed_count": 2, "held_count": 1}, None),
             (self._now - 5 * _DAY, _LAWYER, "hold end", {"hold": holds[1], "scope": "user"}, "case 4480 is closed"),
             (self._now - 3 * _DAY, _LAWYER, "pause", paused, story.paused_why),

@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from devstack.history import seed_month, seed_runs
+from devstack.history_runs import ON_REQUEST
 from functions.registry import JOBS
 from shared.ledger import FAILED_COUNT
 from tests.support.database import TestDatabase
@@ -26,9 +27,9 @@ def test_a_month_has_every_job_and_every_status(database: TestDatabase, now: dat
     seed_month(database.url, now)
     runs = database.rows("SELECT * FROM maintenance.runs ORDER BY id")
     assert {run["status"] for run in runs} == _STATUSES
-    assert {run["job"] for run in runs} == set(JOBS)
+    assert {run["job"] for run in runs} == {*JOBS, ON_REQUEST.name}
     for run in runs:
-        job = JOBS[run["job"]]
+        job = {**JOBS, ON_REQUEST.name: ON_REQUEST}[run["job"]]
         assert run["counts"].keys() <= {*job.counts, *job.gauges, *_OWN}
         assert run["started_at"] < now
         assert (run["finished_at"] is None) == (run["status"] == "running")
@@ -95,7 +96,8 @@ def test_the_figures_agree_with_what_is_there(database: TestDatabase) -> None:
     assert erased
     assert erased == database.rows(
         "SELECT id AS run_id, CAST(counts ->> 'jobs_cleaned' AS bigint) AS n FROM maintenance.runs "
-        "WHERE job IN ('abandoned_cleanup', 'opt_out_cleanup') AND NOT dry_run AND counts ->> 'jobs_cleaned' <> '0' "
+        "WHERE job IN ('abandoned_cleanup', 'opt_out_cleanup', 'erasure_on_request') AND NOT dry_run "
+        "AND counts ->> 'jobs_cleaned' <> '0' "
         "ORDER BY id"
     )
 
