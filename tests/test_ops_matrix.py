@@ -187,6 +187,12 @@ def test_a_key_for_stripe_that_is_none(case: Case, empty: World) -> None:
     refuses(case, run(case, empty, STRIPE_SECRET_KEY=KEY), WRONG, "STRIPE_SECRET_KEY must")
 
 
+def test_a_meter_that_stripe_does_not_know(empty: World) -> None:
+    (audit,) = (case for case in CASES if case.command == "stripe audit")
+    done = run(audit, empty, STRIPE_METER_PAGES="mtr_unknown")
+    refuses(audit, done, WRONG, "Correct whichever of the two settings is the wrong one.")
+
+
 def test_doctor_tells_of_what_is_wrong_and_goes_on(empty: World, bare: str, stranger: str) -> None:
     (doctor,) = (case for case in CASES if case.command == "doctor")
     for changes, sentence in (

@@ -120,7 +120,8 @@ def _state(shell: Shell, now: datetime) -> RunState:
     except ReadRefused as error:
         raise Misconfigured(
             "STRIPE_METER_PAGES",
-            f"Stripe knows no meter {meter_id} in the account of STRIPE_SECRET_KEY: {error.answer.message}",
+            f"Stripe knows no meter {meter_id} in the account of STRIPE_SECRET_KEY: "
+            f"{error.answer.message.rstrip('.')}. Correct whichever of the two settings is the wrong one.",
         ) from error
     return RunState(ctx, reader, target, ctx.timer.seconds())
 
