@@ -19,6 +19,5 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     for name, text in made_pages().items():
         files.append(File.generated(config, name, content=text))
     files.append(File.generated(config, "changelog.md", abs_src_path=str(_REPOSITORY / "CHANGELOG.md")))
-    if SCHEMA.exists():
-        files.append(File.generated(config, SCHEMA.name, abs_src_path=str(SCHEMA)))
+    files.append(File.generated(config, SCHEMA.name, abs_src_path=str(SCHEMA)))
     return files

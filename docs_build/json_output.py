@@ -18,11 +18,12 @@ Every command of `python -m ops` takes `--json`. What it prints then is promised
 
 def json_output_page() -> str:
     """The page."""
-    if not SCHEMA.exists():
-        return _INTRODUCTION
     schema = json.loads(SCHEMA.read_text())
+    # Those with a capital letter are what the others are made of.
     rows = [
-        f"| `{name}` | {' '.join(str(part.get('description', '')).split())} |" for name, part in schema["$defs"].items()
+        f"| `{name}` | {' '.join(str(part.get('description', '')).split())} |"
+        for name, part in schema["$defs"].items()
+        if name.islower()
     ]
-    table = ["| definition | what it is of |", "|---|---|", *rows]
+    table = ["| command | what it prints |", "|---|---|", *rows]
     return "\n".join([_INTRODUCTION, f"The schema: [{SCHEMA.name}]({SCHEMA.name}).", "", *table, ""])

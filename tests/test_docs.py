@@ -1,6 +1,7 @@
 """The handbook is whole: it builds without a warning, fetches nothing from elsewhere, and says what the code does."""
 
 import hashlib
+import json
 import os
 import re
 import subprocess
@@ -131,6 +132,15 @@ def test_each_command_is_on_its_page_with_all_its_options() -> None:
             for option in parameter.opts:
                 if option.startswith("--") and not getattr(parameter, "hidden", False):
                     assert option in page, f"{name} {option}"
+
+
+def test_the_form_of_the_output_is_published(site: Path) -> None:
+    published = json.loads((site / "output.schema.json").read_text(encoding="utf-8"))
+    assert {name for name, command in all_commands() if not hasattr(command, "commands")} <= set(published["$defs"])
+    page = made_pages()["json-output.md"]
+    assert all(f"| `{name}` |" in page for name, command in all_commands() if not hasattr(command, "commands"))
+    assert "(output.schema.json)" in page
+    assert json.loads((site / "openapi.json").read_text(encoding="utf-8"))["openapi"]
 
 
 def test_each_alert_has_its_page_and_no_page_is_left_over() -> None:

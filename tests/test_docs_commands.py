@@ -15,6 +15,8 @@ from devstack.gcs_front import GcsFront
 from devstack.serving import REPOSITORY
 from devstack.stripe_account import Account
 from devstack.stripe_server import StripeServer
+from docs_build.commands import all_commands
+from docs_build.made import made_pages
 from functions.registry import JOBS
 from ops.__main__ import cli
 from tests.conftest import MakeDatabase
@@ -168,6 +170,18 @@ def test_commands_in_sentences_are_well_formed() -> None:
                 _check_command(where, shlex.split(code.replace("…", "")))
                 looked_at += 1
     assert looked_at > 30
+
+
+def test_examples_of_the_commands_are_well_formed() -> None:
+    examples = re.findall(r"For example:\n\n```sh\n(.+)\n```", made_pages()["commands.md"])
+    leaves = [name for name, command in all_commands() if not isinstance(command, click.Group)]
+    assert len(examples) == len(leaves)
+    for name, example in zip(leaves, examples, strict=True):
+        words = shlex.split(example.replace("…", "x"))
+        while "=" in words[0]:
+            words.pop(0)
+        assert words[3 : 3 + len(name.split())] == name.split()
+        _check_command(f"commands.md, {name}", words)
 
 
 def test_events_of_the_log_that_pages_ask_for_are_logged() -> None:
