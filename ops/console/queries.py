@@ -75,7 +75,7 @@ class Reader:
 
     def for_a_person(self) -> Row:
         """How much waits for a person."""
-        (row,) = self._rows(_OURS["for_a_person"], now=self.now)
+        (row,) = self._rows(_OURS["for_a_person"])
         return row
 
     def runs(self, job: str | None, status: str | None, before: int | None) -> Listed:

@@ -43,8 +43,7 @@ SELECT
     (SELECT count(*) FROM maintenance.meter_sends WHERE state <> 'accepted' AND state IN ('rejected', 'expired'))
         AS dead_letters,
     (SELECT count(*) FROM maintenance.drift WHERE resolved_at IS NULL) AS drift,
-    (SELECT count(*) FROM maintenance.object_deletions WHERE done_at IS NULL AND state = 'failed') AS objects_failed,
-    (SELECT count(*) FROM maintenance.holds WHERE until IS NULL OR until > :now) AS holds;
+    (SELECT count(*) FROM maintenance.object_deletions WHERE done_at IS NULL AND state = 'failed') AS objects_failed;
 
 -- name: runs
 -- The newest runs, of one job or of all, with one status or with any, from a run on backwards.

@@ -84,7 +84,10 @@ MEANINGS: Mapping[str, Meaning] = {
 # What else has a colour: the states of what is on its way to Stripe, or out of the bucket.
 TONES: Mapping[str, str] = {
     **{status: meaning.tone for status, meaning in MEANINGS.items()},
-    **{"rejected": "bad", "expired": "warn", "held": "paused", "pending": "quiet"},
+    "rejected": "bad",
+    "expired": "warn",
+    "held": "paused",
+    "pending": "quiet",
 }
 STATUSES = tuple(status for status in MEANINGS if status not in ("partly", NEVER))
 # What waits, in phrases: a figure, what it counts (one, several), and figures that belong to it.

@@ -5,7 +5,9 @@ import secrets
 from collections.abc import Callable, Iterator
 
 import pytest
+from playwright.sync_api import Browser
 
+from devstack.chromium import MISSING, chromium, chromium_path
 from devstack.databases import create_database, drop_database
 from devstack.history import seed_month, seed_runs
 from devstack.stack import Stack
@@ -65,3 +67,15 @@ def with_history(month: TestDatabase, clock: ManualClock) -> Iterator[Console]:
     """The page on a month of history."""
     with served({"DATABASE_URL": month.url}, clock, project="bytereview-prod") as console:
         yield console
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """One browser a process. Where there is none, its tests are passed over, but not in CI."""
+    path = chromium_path()
+    if path is None:
+        if os.environ.get("CI") == "true":
+            pytest.fail(MISSING)
+        pytest.skip(MISSING)
+    with chromium(path) as running:
+        yield running

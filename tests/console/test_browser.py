@@ -1,14 +1,12 @@
 """The pages in a real browser: no error, nothing keeps somebody out, plots are drawn, names stay text."""
 
-import os
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Literal
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe  # type: ignore[import-untyped]
-from playwright.sync_api import Browser, ConsoleMessage, Dialog, Page, Request, sync_playwright
+from playwright.sync_api import Browser, ConsoleMessage, Dialog, Page, Request
 
 from tests.console.hostile import AS_TEXT
 from tests.console.serving import Console, served
@@ -19,28 +17,12 @@ from tests.support.wait import until
 
 Scheme = Literal["light", "dark"]
 _WIDE, _PHONE = 1280, 375
-_OPTIONS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 _LOOKS: tuple[tuple[Scheme, int], ...] = (("light", _WIDE), ("dark", _WIDE), ("light", _PHONE), ("dark", _PHONE))
 # Collected before any script of the page runs.
 _VIOLATIONS = """
 window.violations = [];
 document.addEventListener("securitypolicyviolation", (event) => window.violations.push(event.violatedDirective));
 """
-
-
-@pytest.fixture(scope="session")
-def browser() -> Iterator[Browser]:
-    """One browser a process: the distribution's chromium."""
-    path = shutil.which("chromium")
-    if path is None:
-        said = "chromium is not on the PATH: `apt-get install chromium` brings it"
-        if os.environ.get("CI") == "true":
-            pytest.fail(said)
-        pytest.skip(said)
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=_OPTIONS)
-        yield browser
-        browser.close()
 
 
 @contextmanager

@@ -2,13 +2,16 @@
 
 import hashlib
 from pathlib import Path
+from typing import cast
 
 import pytest
 
 from ops import console as package
-from ops.console.app import HEADERS
+from ops.console import queries
+from ops.console.app import HEADERS, create_app
 from shared.clock import SystemClock
-from tests.conftest import MakeDatabase
+from shared.sql import Statement
+from tests.conftest import Environment, MakeDatabase
 from tests.console.serving import Console, served
 from tests.support.clock import ManualClock
 from tests.support.database import TestDatabase
@@ -49,10 +52,17 @@ def test_it_takes_only_questions(console: Console, method: str) -> None:
         assert "only shows" in answer.text
 
 
-def test_it_has_no_other_routes(environ: dict[str, str]) -> None:
-    from ops.console.app import create_app
-    from tests.conftest import Environment
+def test_the_server_refuses_whatever_would_write(
+    console: Console, database: TestDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writing = "INSERT INTO maintenance.operator_actions (at, by, action) VALUES (now(), 'x', 'x') RETURNING id"
+    monkeypatch.setitem(cast(dict[str, Statement], queries._OURS), "runs", Statement("runs", "Writes.", writing))
+    answer = console.ask("/runs")
+    assert (answer.status, "read-only transaction" in answer.text) == (503, True)
+    assert database.value("SELECT count(*) FROM maintenance.operator_actions") == 0
 
+
+def test_it_has_no_other_routes(environ: dict[str, str]) -> None:
     app = create_app(Environment(environ, SystemClock()).services, port=1)
     assert {method for rule in app.url_map.iter_rules() for method in rule.methods or ()} == {"GET", "HEAD", "OPTIONS"}
 

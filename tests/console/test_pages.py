@@ -15,6 +15,7 @@ import pytest
 
 from functions.cleanup.erasing import hash_of
 from functions.registry import JOBS
+from ops.console.rendering import harmless
 from ops.console.words import MEANINGS, STATUSES
 from tests.conftest import Environment
 from tests.console.hostile import AS_TEXT, PERSON
@@ -348,8 +349,6 @@ def test_what_is_asked_for_stays_text(console: Console) -> None:
 
 
 def test_what_a_login_is_called_is_no_address_of_a_person() -> None:
-    from ops.console.rendering import harmless
-
     said = "The login 'fn-period@bytereview-prod.iam' and x@p.iam.gserviceaccount.com, but Ann <ann@example.com>."
     assert harmless(said, str) == (
         "The login 'fn-period@bytereview-prod.iam' and x@p.iam.gserviceaccount.com, but Ann <[e-mail address]>."
