@@ -1,6 +1,6 @@
 """The handbook's sources as tests read them: its blocks of code, its commands, and what stands in backticks.
 
-Two languages hold commands. `console` is run by a test: `$ ` begins a command, `# exit 1` after it names its exit code,
+Two languages hold commands. `console` is run by a test: `$ ` begins a command, `# exit code 1` after it names its end,
 and what follows is what it prints, with `…` for anything. `sh` cannot be run here (it needs Google, or a person) and is
 looked at word by word. All else holds no commands.
 """
@@ -16,7 +16,7 @@ from devstack.serving import REPOSITORY
 DOCS = REPOSITORY / "docs"
 OPS = ("python", "-m", "ops")
 _FENCE = re.compile(r"^( *)```(.*)$")
-_EXIT = re.compile(r"\s+# exit (\d)$")
+_EXIT = re.compile(r"\s+# exit code (\d)$")
 # A line that stands in no fence and is indented as code is: markdown shows it as code, and no test would see it.
 _COMMAND_LIKE = re.compile(r"^ *(\$ |python -m ops\b|make [a-z]|gcloud |terraform |curl )")
 
