@@ -53,6 +53,7 @@ def test_it_builds_without_a_warning_and_fetches_nothing_from_elsewhere(site: Pa
         text = page.read_text(encoding="utf-8")
         assert not _ELSEWHERE.search(text), page.name
         assert 'class="mermaid"' not in text, page.name
+        assert text.count('role="dialog"') == text.count('class="md-search" aria-label="Search"'), page.name
     for sheet in site.rglob("*.css"):
         assert not re.search(r"url\(['\"]?(?:https?:)?//|@import", sheet.read_text(encoding="utf-8")), sheet.name
 
