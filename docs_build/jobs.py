@@ -20,8 +20,7 @@ Times are UTC. A run stops 60 s before its timeout; what is left is for the next
 firing has had time for all its attempts and no full success has come since.
 """
 _AFTER_TABLE = """
-What each does, who goes and who stays, is in [exactly once to Stripe](concepts/exactly-once.md) and [the erasure
-protocol](concepts/erasure.md). What a login may do in the database is in [who may do what](database-rights.md).
+What a login may do in the database is in [who may do what](database-rights.md) too, with the reasons.
 """
 _FIGURES = """
 Figures are in the answer, on the `finish` line of the log, in `maintenance.runs` and in `python -m ops show RUN_ID`.
@@ -30,7 +29,7 @@ Figures are in the answer, on the `finish` line of the log, in `maintenance.runs
 
 
 def figures() -> Mapping[str, Mapping[str, str]]:
-    """What each figure means, by `common`, `counts` and `gauges`."""
+    """What each job does (`about`) and each figure means (`common`, `counts`, `gauges`)."""
     found: Mapping[str, Mapping[str, str]] = tomllib.loads(Path(__file__).with_name("figures.toml").read_text())
     return found
 
@@ -46,7 +45,8 @@ def jobs_page() -> str:
 
 def _section(job: Job) -> Iterator[str]:
     yield f"## {job.name} {{#{job.name}}}\n"
-    yield f"{job.description}.\n"
+    yield f"{job.description}."
+    yield f"{figures()['about'][job.name]}\n"
     yield "| | |"
     yield "|---|---|"
     yield f"| by hand | `python -m ops run {job.cli}` |"
