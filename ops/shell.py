@@ -57,6 +57,14 @@ class Column:
     whole: bool = False
 
 
+class _Printer(Console):
+    """Rich's console, which leaves it to the command what becomes of a reader that has had enough."""
+
+    def on_broken_pipe(self) -> None:
+        """Say so, where Rich would end the process with 1."""
+        raise BrokenPipeError
+
+
 class Shell:
     """One command's environment. `as_json` chooses the form of output; the log of a run goes to `log`."""
 
@@ -96,7 +104,7 @@ class Shell:
         shown = list(columns)
         headings = [column.heading for column in shown]
         cells = [[cell(row.get(column.name)) for column in shown] for row in rows]
-        console = Console(markup=False, highlight=False, emoji=False)
+        console = _Printer(markup=False, highlight=False, emoji=False)
         whole = [place for place, column in enumerate(shown) if column.whole]
         widths = layout.widths(headings, cells, console.width, whole=whole)
         if widths is None:

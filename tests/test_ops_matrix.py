@@ -222,7 +222,7 @@ def test_the_database_of_the_matrix_is_really_the_servers(big: World) -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments", [["history"], ["erasures", "--export", "csv"], ["stripe", "backlog"]], ids=" ".join
+    "arguments", [["history", "usage"], ["erasures", "--export", "csv"], ["stripe", "backlog"]], ids=" ".join
 )
 def test_a_reader_that_has_had_enough_is_no_error(arguments: list[str], big: World) -> None:
     """As in `python -m ops history --limit 10000 | head -1`."""
