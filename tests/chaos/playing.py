@@ -1,0 +1,252 @@
+"""Plays a schedule: troubles and firings, then everything heals, and each firing is delivered until it is completed."""
+
+import json
+import time
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as NoAnswer
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from functools import partial
+from typing import Any
+
+from devstack.proxy import Fault
+from functions.registry import JOBS
+from tests.chaos.machine import Answer, Machine
+from tests.chaos.place import Scene
+from tests.chaos.schedule import Blow, Fire, Refusal, Round, Trouble
+from tests.support.redis import lose_everything
+
+# More than any run may take in which all that hangs is cut after some seconds.
+_PATIENCE_SECONDS = 60.0
+_MOST_ATTEMPTS = 8
+# A lock that a dead machine left lasts so long; a transaction of a stopped one is ended by the server after five.
+_BUSY_SECONDS = 12.0
+_ENDINGS = (timedelta(hours=2), timedelta(hours=3))
+
+
+@dataclass(frozen=True)
+class Told:
+    """One answer: to which firing, and what it said."""
+
+    job: str
+    slot: datetime | None
+    code: int
+    text: str
+
+    @property
+    def fields(self) -> dict[str, Any]:
+        """The answer's fields; none where it is no JSON object."""
+        try:
+            value = json.loads(self.text)
+        except ValueError:
+            return {}
+        return value if isinstance(value, dict) else {}
+
+    @property
+    def status(self) -> str:
+        """How the invocation ended."""
+        return str(self.fields.get("status"))
+
+
+@dataclass
+class Record:
+    """What was seen while a schedule was played. `findings` are what went wrong in the playing itself."""
+
+    told: list[Told] = field(default_factory=list)
+    slots: set[tuple[str, datetime]] = field(default_factory=set)
+    replays: list[tuple[Told, Told]] = field(default_factory=list)
+    findings: list[str] = field(default_factory=list)
+    struck: list[str] = field(default_factory=list)
+
+
+class Player:
+    """Plays one schedule on a scene; `record` grows with it."""
+
+    def __init__(self, scene: Scene) -> None:
+        self.scene = scene
+        self.record = Record()
+        self._moments: list[datetime] = []
+        self._open: list[tuple[str, datetime | None, Machine, Future[Answer | None]]] = []
+
+    def play(self) -> Record:
+        """All rounds; then everything heals, and each firing is delivered until it is completed."""
+        for each in self.scene.schedule.rounds:
+            self._round(each)
+        self._heal()
+        self._collect(also_stopped=True)
+        self.scene.replace_the_dead()
+        for job, slot in sorted(self.record.slots):
+            self._until_completed(job, slot)
+        for ending in _ENDINGS:
+            self.scene.clock.advance(seconds=ending.total_seconds())
+            slot = self.scene.clock.now()
+            for job in JOBS:
+                self.record.slots.add((job, slot))
+                self._until_completed(job, slot)
+        self._replay()
+        return self.record
+
+    # ---- rounds
+
+    def _round(self, what: Round) -> None:
+        scene = self.scene
+        scene.clock.advance(minutes=what.minutes)
+        self._moments.append(scene.clock.now())
+        scene.replace_the_dead()
+        for refusal in what.refusals:
+            self._refuse(refusal)
+        for trouble in what.troubles:
+            self._trouble(trouble)
+        began = time.monotonic()
+        happenings: list[Fire | Blow] = sorted([*what.firings, *what.blows], key=lambda each: each.after_ms)
+        for each in happenings:
+            time.sleep(max(0.0, began + each.after_ms / 1000 - time.monotonic()))
+            if isinstance(each, Fire):
+                self._fire(each)
+            else:
+                self._strike(each)
+        self._collect(also_stopped=False)
+        if what.heals:
+            self._heal()
+            self._collect(also_stopped=True)
+
+    def _fire(self, fire: Fire) -> None:
+        slot = None if fire.slot is None else self._moments[fire.slot]
+        if slot is not None:
+            self.record.slots.add((fire.job, slot))
+        machine = self.scene.machines[fire.machine]
+        self._open.append((fire.job, slot, machine, machine.fire(fire.job, slot, fire.body.encode())))
+
+    def _trouble(self, what: Trouble) -> None:
+        action = None
+        if what.signal:
+            machine = self.scene.machines[what.machine]
+            action = machine.kill if what.signal == "kill" else machine.stop
+        fault = Fault(
+            what.kind,
+            after=what.after,
+            side=what.side,
+            everywhere=what.everywhere,
+            seconds=what.seconds,
+            rate=20_000 if what.kind == "slow" else 0,
+            action=None if action is None else partial(self._signal, what, action),
+        )
+        self.scene.proxies[what.backend].plan(fault)
+
+    def _signal(self, what: Trouble, action: Any) -> None:
+        self.record.struck.append(what.signal)
+        action()
+
+    def _refuse(self, what: Refusal) -> None:
+        if what.backend == "stripe":
+            path = "/v1/billing/meter_events" if what.method == "POST" else "*"
+            self.scene.account.faults.add(what.kind, times=what.times, method=what.method, path=path)
+        elif what.kind.startswith("cut"):
+            self.scene.place.front.cut(
+                "before" if what.kind == "cut_before" else "after", times=what.times, method=what.method
+            )
+        else:
+            self.scene.place.front.fail(int(what.kind), times=what.times, method=what.method)
+
+    def _strike(self, blow: Blow) -> None:
+        scene = self.scene
+        self.record.struck.append(blow.what)
+        if blow.what == "lose redis":
+            lose_everything(scene.redis)
+            lose_everything(scene.spare)
+        elif blow.what == "fail redis over":
+            self._fail_over()
+        elif blow.what == "end sessions":
+            scene.database.rows(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+                "WHERE datname = current_database() AND application_name = 'bytereview-maintenance'"
+            )
+        elif blow.what == "use":
+            scene.world.use()
+        elif blow.what == "come back to a draft":
+            scene.world.come_back_to_a_draft()
+        elif blow.what == "set a hold":
+            scene.world.set_a_hold()
+
+    def _fail_over(self) -> None:
+        """To the other server, which has of the keys what had been copied: some, or none."""
+        scene, proxy = self.scene, self.scene.proxies["redis"]
+        is_main = proxy.upstream[1] != scene.place.spare.port
+        old, new = (scene.redis, scene.spare) if is_main else (scene.spare, scene.redis)
+        lose_everything(new)
+        for key in sorted(old.scan_iter("maintenance:*")):
+            value, left = old.get(key), old.pttl(key)
+            if isinstance(value, str) and isinstance(left, int) and left > 0 and scene.world.chance.random() < 0.5:
+                new.set(key, value, px=left)
+        proxy.upstream = (proxy.host, new.connection_pool.connection_kwargs["port"])
+        proxy.reset()
+
+    def _heal(self) -> None:
+        for proxy in self.scene.proxies.values():
+            proxy.heal()
+        self.scene.account.faults.clear()
+        self.scene.place.front.clear()
+        for machine in self.scene.machines:
+            if machine.is_stopped and not machine.was_killed:
+                machine.go_on()
+
+    def _collect(self, *, also_stopped: bool) -> None:
+        """Wait for answers; those of stopped machines come when they have gone on."""
+        end = time.monotonic() + _PATIENCE_SECONDS
+        while self._open:
+            waiting = [each for each in self._open if also_stopped or not each[2].is_stopped]
+            if not waiting:
+                return
+            if time.monotonic() > end:
+                self.record.findings += [f"no answer within {_PATIENCE_SECONDS:g} s from {each[0]}" for each in waiting]
+                self._open = []
+                return
+            job, slot, _, future = waiting[0]
+            try:
+                answer = future.result(0.05)
+            except NoAnswer:
+                continue
+            self._open.remove(waiting[0])
+            self._note(job, slot, answer)
+
+    def _note(self, job: str, slot: datetime | None, answer: Answer | None) -> Told | None:
+        if answer is None:
+            return None
+        told = Told(job, slot, answer.code, answer.text)
+        self.record.told.append(told)
+        return told
+
+    # ---- afterwards
+
+    def _deliver(self, job: str, slot: datetime, attempt: int) -> Told | None:
+        machine = self.scene.machines[attempt % len(self.scene.machines)]
+        try:
+            return self._note(job, slot, machine.fire(job, slot).result(_PATIENCE_SECONDS))
+        except NoAnswer:
+            self.record.findings.append(f"no answer within {_PATIENCE_SECONDS:g} s from {job} when all was well again")
+            return None
+
+    def _until_completed(self, job: str, slot: datetime) -> None:
+        attempt, end = 0, time.monotonic() + _BUSY_SECONDS
+        while attempt < _MOST_ATTEMPTS:
+            told = self._deliver(job, slot, attempt)
+            if told is not None and told.status in ("completed", "replayed"):
+                return
+            if told is not None and told.status == "busy" and time.monotonic() < end:
+                time.sleep(0.1)
+                continue
+            attempt += 1
+            self.scene.clock.advance(minutes=3)
+        self.record.findings.append(
+            f"{job} of {slot:%H:%M} is not completed after {attempt} attempts: {told.text if told else 'no answer'}"
+        )
+
+    def _replay(self) -> None:
+        """Each firing once more: answered from Redis, and from the ledger where Redis has lost it."""
+        for job, slot in sorted(self.record.slots):
+            first = self._deliver(job, slot, 0)
+            for client in (self.scene.redis, self.scene.spare):
+                client.delete(f"maintenance:{job}:0:result:{slot.isoformat().replace('+00:00', 'Z')}")
+            second = self._deliver(job, slot, 1)
+            if first is not None and second is not None:
+                self.record.replays.append((first, second))

@@ -1,0 +1,170 @@
+"""What is to happen, drawn from a seed and from nothing else: rounds of firings, each with its troubles.
+
+The same seed gives the same world and the same steps. How threads and processes interleave is the machine's business,
+so that a finding may need its seed to be played more than once.
+"""
+
+import random
+from dataclasses import dataclass
+
+from devstack.proxy import Kind, Side
+from functions.registry import JOBS
+
+BACKENDS = ("postgres", "redis", "gcs", "stripe")
+SKEW_SECONDS = 240
+# The service and an operator.
+DEEDS = ("use", "come back to a draft", "set a hold")
+# What happens to servers as a whole.
+BLOWS = ("lose redis", "fail redis over", "end sessions")
+_SIDES: tuple[Side, ...] = ("up", "down")
+_STRIPE = ("429", "409", "500_before", "500_after", "cut_before", "cut_after", "unreadable")
+_GCS = ("503", "429", "500", "cut_before", "cut_after")
+_KINDS: tuple[Kind, ...] = ("cut", "reset", "reset", "blackhole", "delay", "slow", "refuse")
+# About as many bytes as a run of a small world sends one way; the first ones are those of connecting.
+_BYTES = {"postgres": 30_000, "redis": 1_500, "gcs": 6_000, "stripe": 8_000}
+_USES = {name: ("postgres", "redis", *job.needs) for name, job in JOBS.items()}
+
+
+@dataclass(frozen=True)
+class Fire:
+    """One delivery of a firing, or a manual run, to a machine. `slot` is the number of the round that it belongs to."""
+
+    machine: int
+    job: str
+    slot: int | None
+    after_ms: int = 0
+    body: str = ""
+
+
+@dataclass(frozen=True)
+class Trouble:
+    """A fault of a proxy, planned when a round begins; or a signal to a machine at that byte."""
+
+    backend: str
+    kind: Kind
+    after: int
+    side: Side
+    everywhere: bool
+    seconds: float
+    signal: str = ""
+    machine: int = 0
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """A fault that a stand-in plays itself."""
+
+    backend: str
+    kind: str
+    times: int
+    method: str = "*"
+
+
+@dataclass(frozen=True)
+class Blow:
+    """Something that happens a moment after the firings of a round."""
+
+    what: str
+    after_ms: int
+
+
+@dataclass(frozen=True)
+class Round:
+    """Some minutes pass, troubles are set up, and firings are delivered at the same time."""
+
+    minutes: int
+    troubles: tuple[Trouble, ...]
+    refusals: tuple[Refusal, ...]
+    firings: tuple[Fire, ...]
+    blows: tuple[Blow, ...]
+    heals: bool
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """A whole schedule. `skews` are how far the machines' clocks are off, in seconds."""
+
+    seed: int
+    skews: tuple[int, int]
+    rounds: tuple[Round, ...]
+
+    @property
+    def loses_locks(self) -> bool:
+        """Whether anything in it may make a run lose its lock or its word."""
+        blows = {blow.what for each in self.rounds for blow in each.blows}
+        troubles = [trouble for each in self.rounds for trouble in each.troubles]
+        return bool(blows & set(BLOWS)) or any(
+            trouble.signal or trouble.backend in ("redis", "postgres") for trouble in troubles
+        )
+
+    @property
+    def slots(self) -> list[tuple[str, int]]:
+        """The firings in it, by job and round, each once."""
+        return sorted({(fire.job, fire.slot) for each in self.rounds for fire in each.firings if fire.slot is not None})
+
+
+def draw(seed: int) -> Schedule:
+    """The schedule of a seed."""
+    chance = random.Random(f"schedule {seed}")  # noqa: S311  nothing secret
+    skews = (chance.randint(-SKEW_SECONDS, SKEW_SECONDS), chance.randint(-SKEW_SECONDS, SKEW_SECONDS))
+    rounds: list[Round] = []
+    for number in range(chance.randint(2, 4)):
+        rounds.append(_round(chance, number, rounds))
+    return Schedule(seed, skews, tuple(rounds))
+
+
+def _round(chance: random.Random, number: int, earlier: list[Round]) -> Round:
+    firings = list(_firings(chance, number, earlier))
+    jobs = sorted({fire.job for fire in firings})
+    troubles = tuple(_trouble(chance, jobs) for _ in range(chance.choice([0, 1, 1, 2])))
+    refusals = tuple(_refusal(chance) for _ in range(chance.choice([0, 0, 1, 2])))
+    blows = tuple(Blow(chance.choice(BLOWS), chance.randint(0, 60)) for _ in range(chance.choice([0, 0, 1])))
+    blows += tuple(Blow(chance.choice(DEEDS), chance.randint(0, 60)) for _ in range(chance.choice([0, 1, 2])))
+    return Round(
+        minutes=0 if number == 0 else chance.choice([1, 5, 20]),
+        troubles=troubles,
+        refusals=refusals,
+        firings=tuple(firings),
+        blows=tuple(sorted(blows, key=lambda blow: blow.after_ms)),
+        heals=chance.random() < 0.7,
+    )
+
+
+def _firings(chance: random.Random, number: int, earlier: list[Round]) -> list[Fire]:
+    firings = []
+    for job in chance.sample(sorted(JOBS), chance.randint(1, 3)):
+        # A duplicate may go to the same machine, or to the other one, at once or a moment later.
+        for _ in range(chance.choice([1, 1, 2, 2, 3])):
+            firings.append(Fire(chance.randrange(2), job, number, chance.choice([0, 0, 0, 20, 80])))
+    if earlier and chance.random() < 0.4:
+        # Out of order: an earlier firing comes once more.
+        again = chance.choice(chance.choice(earlier).firings)
+        firings.append(Fire(chance.randrange(2), again.job, again.slot, chance.choice([0, 30])))
+    if chance.random() < 0.25:
+        body = chance.choice(['{"dry_run": true}', '{"limit": 1}', '{"force": true}'])
+        firings.append(Fire(chance.randrange(2), chance.choice(sorted(JOBS)), None, chance.choice([0, 30]), body))
+    return firings
+
+
+def _trouble(chance: random.Random, jobs: list[str]) -> Trouble:
+    backend = chance.choice(_USES[chance.choice(jobs)])
+    within = _BYTES[backend]
+    after, side = chance.randrange(within), chance.choice(_SIDES)
+    signal = chance.choice(["", "", "", "", "kill", "kill", "stop"])
+    kind = "call" if signal else chance.choice(_KINDS)
+    return Trouble(
+        backend,
+        kind,
+        after,
+        side,
+        everywhere=chance.random() < 0.4,
+        seconds=chance.choice([0.002, 0.01]) if kind == "delay" else chance.choice([0.1, 0.3]),
+        signal=signal,
+        machine=chance.randrange(2),
+    )
+
+
+def _refusal(chance: random.Random) -> Refusal:
+    if chance.random() < 0.5:
+        return Refusal("stripe", chance.choice(_STRIPE), chance.choice([1, 2, 5]), chance.choice(["POST", "POST", "*"]))
+    return Refusal("gcs", chance.choice(_GCS), chance.choice([1, 3, 10]), chance.choice(["DELETE", "DELETE", "*"]))
