@@ -4,6 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
 CHECKOV := .venv-checkov/installed
+TASKS := .venv-tasks/installed
 # Two workers a core would only wait for each other: the servers under test need the cores too.
 WORKERS ?= 2
 # The real terraform on schemas of real providers, without the cloud. Where it is missing, plain terraform has to do.
@@ -23,10 +24,11 @@ $(INSTALLED): requirements-dev.txt
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.txt
 	@touch $@
 
-$(CHECKOV): requirements-checkov.txt
+# Programs that need other versions of what the project uses: each in a virtual environment of its own.
+$(CHECKOV) $(TASKS): .venv-%/installed: requirements-%.txt
 	@echo "Installing into $(@D) …"
 	@$(PYTHON) -m venv --clear $(@D)
-	@$(@D)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-checkov.txt
+	@$(@D)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $<
 	@touch $@
 
 install: $(INSTALLED) ## Make .venv and install what the project needs, hashes checked
@@ -34,7 +36,7 @@ install: $(INSTALLED) ## Make .venv and install what the project needs, hashes c
 demo: $(INSTALLED) ## See the jobs work: real servers, seeded data, fired over HTTP as Cloud Scheduler does
 	@$(BIN)/python -m devstack.demo
 
-test: $(INSTALLED) ## Run all tests but those of the Terraform, on real servers
+test: $(INSTALLED) $(TASKS) ## Run all tests but those of the Terraform, on real servers
 	@$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal --ignore=tests/infra
 
 check: $(INSTALLED) ## Format, lint, types, import contracts
@@ -82,11 +84,11 @@ ops: $(INSTALLED) ## Run the operator's command line: make ops ARGS="migrate"
 	@$(BIN)/python -m ops $(ARGS)
 
 lock: ## Compile requirements*.in anew (needs uv); UPGRADE=--upgrade takes newer versions
-	@for part in requirements requirements-dev requirements-checkov; do \
+	@for part in requirements requirements-dev requirements-checkov requirements-tasks; do \
 		uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
 			$(UPGRADE) $$part.in -o $$part.txt || exit 1; \
 	done
 
 clean: ## Remove what the project made here
-	@rm -rf $(VENV) $(dir $(CHECKOV)) .devstack .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	@rm -rf $(VENV) $(dir $(CHECKOV)) $(dir $(TASKS)) .devstack .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	@rm -rf infra/terraform/.terraform infra/terraform/build

@@ -65,28 +65,50 @@ def pairs(headings: Sequence[str], row: Sequence[str], room: int) -> Iterator[st
         if line:
             yield line
             pair = _INDENT + pair
-        *whole, line = _wrapped(pair, room) if cell_len(pair) > room else [pair]
+        *whole, line = _wrapped(pair, room, _INDENT * 2)
         yield from whole
     yield line
 
 
-def _wrapped(pair: str, room: int) -> list[str]:
-    """A pair over several lines, at its spaces; only what is longer than a line is broken."""
-    line = pair[: len(pair) - len(pair.lstrip(" "))]
-    lines = []
-    for word in pair.split():
+def lines(row: Sequence[str], widths: Sequence[int], *, right: Collection[int] = ()) -> Iterator[str]:
+    """The lines of one row of a table; `right` are the places of columns that stand to the right."""
+    parts = [_wrapped(text, width, "") for text, width in zip(row, widths, strict=True)]
+    for number in range(max(map(len, parts))):
+        shown = [part[number] if number < len(part) else "" for part in parts]
+        yield (
+            (" " * _GAP)
+            .join(_padded(text, widths[place], to_the_right=place in right) for place, text in enumerate(shown))
+            .rstrip()
+        )
+
+
+def _padded(text: str, width: int, *, to_the_right: bool) -> str:
+    padding = " " * (width - cell_len(text))
+    return padding + text if to_the_right else text + padding
+
+
+def _wrapped(text: str, room: int, deeper: str) -> list[str]:
+    """A text over several lines, at its spaces; only what is longer than a line is broken.
+
+    All lines but the first begin with `deeper`.
+    """
+    if cell_len(text) <= room:
+        return [text]
+    line = text[: len(text) - len(text.lstrip(" "))]
+    done = []
+    for word in text.split():
         between = " " if line.strip() else ""
         if cell_len(line + between + word) <= room:
             line += between + word
             continue
         if line.strip():
-            lines.append(line)
-        line = _INDENT * 2
+            done.append(line)
+        line = deeper
         while cell_len(line + word) > room:
             fits, word = _cut(word, room - len(line))
-            lines.append(line + fits)
+            done.append(line + fits)
         line += word
-    return [*lines, line]
+    return [*done, line]
 
 
 def _cut(word: str, room: int) -> tuple[str, str]:

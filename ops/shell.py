@@ -10,6 +10,7 @@ import getpass
 import io
 import json
 import os
+import shutil
 import sys
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -19,9 +20,6 @@ from datetime import datetime
 from typing import TextIO, cast
 
 import click
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from functions.registry import JOBS
 from ops import layout
@@ -55,14 +53,6 @@ class Column:
     name: str
     right: bool = False
     whole: bool = False
-
-
-class _Printer(Console):
-    """Rich's console, which leaves it to the command what becomes of a reader that has had enough."""
-
-    def on_broken_pipe(self) -> None:
-        """Say so, where Rich would end the process with 1."""
-        raise BrokenPipeError
 
 
 class Shell:
@@ -104,20 +94,21 @@ class Shell:
         shown = list(columns)
         headings = [column.heading for column in shown]
         cells = [[cell(row.get(column.name)) for column in shown] for row in rows]
-        console = _Printer(markup=False, highlight=False, emoji=False)
+        room = shutil.get_terminal_size().columns
         whole = [place for place, column in enumerate(shown) if column.whole]
-        widths = layout.widths(headings, cells, console.width, whole=whole)
+        widths = layout.widths(headings, cells, room, whole=whole)
         if widths is None:
             for each in cells:
-                for line in layout.pairs(headings, each, console.width):
+                for line in layout.pairs(headings, each, room):
                     click.echo(line)
             return
-        table = Table(box=None, pad_edge=False, header_style="bold")
-        for column, width in zip(shown, widths, strict=True):
-            table.add_column(column.heading, justify="right" if column.right else "left", overflow="fold", width=width)
+        right = [place for place, column in enumerate(shown) if column.right]
+        for line in layout.lines(headings, widths, right=right):
+            # Bold on a terminal only: what is piped is plain.
+            click.echo(click.style(line, bold=True))
         for each in cells:
-            table.add_row(*map(Text, each))
-        console.print(table)
+            for line in layout.lines(each, widths, right=right):
+                click.echo(line)
 
     @contextmanager
     def changing(self) -> Iterator[Transaction]:

@@ -8,6 +8,8 @@ import json
 import os
 import sys
 from collections.abc import Callable, Mapping
+from dataclasses import replace
+from datetime import datetime
 
 from flask import Request, Response
 
@@ -15,7 +17,7 @@ from shared.clock import Clock, SystemClock
 from shared.errors import BadRequest, MaintenanceError
 from shared.failures import outcome_of
 from shared.health import health
-from shared.invocation import SCHEDULE_TIME_HEADER, parse_invocation
+from shared.invocation import SCHEDULE_TIME_HEADER, TASK_NAME_HEADER, Invocation, parse_invocation, parse_task
 from shared.job import Job
 from shared.outcome import Status
 from shared.runner import run_job
@@ -79,12 +81,21 @@ def _run(services: Services, job: Job, request: Request) -> Response:
         body = _body(request)
         if body is None:
             return _refusal(413, "too_large", job, f"The body is larger than {_LARGEST_BODY} bytes.")
-        invocation = parse_invocation(request.headers.get(SCHEDULE_TIME_HEADER), body, services.clock.now())
+        invocation = replace(_invocation(request, body, services.clock.now()), host=request.host)
     except BadRequest as error:
         services.log.write("WARNING", str(error), event="refused", job=job.name, field=error.field)
         return _refusal(400, "bad_request", job, str(error), field=error.field)
     outcome = run_job(services, job, invocation)
+    if "continued_by" in outcome.details:
+        # Whoever fired is not to try again: the next step is queued.
+        return _answer(200, outcome.as_json())
     return _answer(_HTTP[outcome.status], outcome.as_json(), _RETRY_AFTER_SECONDS.get(outcome.status))
+
+
+def _invocation(request: Request, body: bytes, now: datetime) -> Invocation:
+    if TASK_NAME_HEADER in request.headers:
+        return parse_task(body, now)
+    return parse_invocation(request.headers.get(SCHEDULE_TIME_HEADER), body, now)
 
 
 def _body(request: Request) -> bytes | None:

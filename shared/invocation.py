@@ -5,6 +5,7 @@ A firing of Cloud Scheduler carries X-CloudScheduler-ScheduleTime, RFC 3339, the
 """
 
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
@@ -12,9 +13,14 @@ from shared.clock import parse_rfc3339
 from shared.errors import BadRequest
 
 SCHEDULE_TIME_HEADER = "X-CloudScheduler-ScheduleTime"
+# A delivery of Cloud Tasks carries it ("Task request headers", Cloud Tasks documentation).
+TASK_NAME_HEADER = "X-CloudTasks-TaskName"
+# Of half an hour each, this is a day: the next daily firing comes then.
+LARGEST_STEP = 48
 # Clocks differ by minutes at most; a slot further ahead than this is the next firing's, carried by a forced run.
 _SLOT_AHEAD = timedelta(seconds=300)
 _FIELDS = ("dry_run", "force", "limit", "as_of")
+_TASK_FIELDS = ("slot", "step", "shard")
 _LONGEST_HEADER = 64
 # Outside these years arithmetic with months and days would leave the calendar.
 _YEARS = range(1970, 9999)
@@ -22,7 +28,10 @@ _YEARS = range(1970, 9999)
 
 @dataclass(frozen=True)
 class Invocation:
-    """One request to run a job. `slot` is the firing it answers, None where it answers none."""
+    """One request to run a job. `slot` is the firing it answers, None where it answers none.
+
+    `step` counts a firing's continuations; `host` is what the request was sent to, None where it came otherwise.
+    """
 
     trigger: str = "manual"
     slot: datetime | None = None
@@ -32,6 +41,29 @@ class Invocation:
     as_of: datetime | None = None
     # Only the operator's command line sets it: no request can lift the guard against deleting too much.
     allow_deletes: int | None = None
+    step: int = 0
+    host: str | None = None
+
+
+def parse_task(body: bytes, now: datetime) -> Invocation:
+    """Read a delivery of Cloud Tasks: the step of a firing that goes on. Raises BadRequest, naming the field."""
+    fields = _object(body)
+    for name in _TASK_FIELDS:
+        if name not in fields:
+            raise BadRequest(name, f"A task's body must have the fields {', '.join(_TASK_FIELDS)}; {name} is missing.")
+    _check_names(fields, _TASK_FIELDS)
+    try:
+        slot = _time(fields["slot"] if isinstance(fields["slot"], str) else "")
+    except ValueError:
+        raise BadRequest("slot", "slot must be an RFC 3339 time, such as 2026-01-01T00:30:00Z.") from None
+    if slot > now + _SLOT_AHEAD:
+        raise BadRequest("slot", "slot must not be in the future.")
+    step, shard = fields["step"], fields["shard"]
+    if not isinstance(step, int) or isinstance(step, bool) or not 1 <= step <= LARGEST_STEP:
+        raise BadRequest("step", f"step must be a whole number from 1 to {LARGEST_STEP}.")
+    if shard != 0 or isinstance(shard, bool):
+        raise BadRequest("shard", "shard must be 0.")
+    return Invocation("task", slot, step=step)
 
 
 def parse_invocation(schedule_time: str | None, body: bytes, now: datetime) -> Invocation:
@@ -65,10 +97,7 @@ def _from_body(body: bytes) -> Invocation:
     if not body.strip():
         return Invocation()
     fields = _object(body)
-    for name in fields:
-        if name not in _FIELDS:
-            shown = name[:_LONGEST_HEADER]
-            raise BadRequest(shown, f"The body has the unknown field {shown!r}; known: {', '.join(_FIELDS)}.")
+    _check_names(fields, _FIELDS)
     for name in ("dry_run", "force"):
         if not isinstance(fields.get(name, False), bool):
             raise BadRequest(name, f"{name} must be true or false.")
@@ -82,6 +111,13 @@ def _from_body(body: bytes) -> Invocation:
         limit=limit if isinstance(limit, int) else None,
         as_of=_as_of(fields["as_of"], dry_run) if "as_of" in fields else None,
     )
+
+
+def _check_names(fields: Mapping[str, object], known: Sequence[str]) -> None:
+    for name in fields:
+        if name not in known:
+            shown = name[:_LONGEST_HEADER]
+            raise BadRequest(shown, f"The body has the unknown field {shown!r}; known: {', '.join(known)}.")
 
 
 def _object(body: bytes) -> dict[str, object]:

@@ -31,6 +31,7 @@ class NewRun:
     slot: datetime | None
     trigger: str
     dry_run: bool
+    step: int
     started_at: datetime
     deadline_at: datetime
     revision: str | None
@@ -151,6 +152,7 @@ def _insert(transaction: Transaction, run: NewRun, status: str, ended: Ended | N
         shard=run.shard,
         slot=run.slot,
         trigger=run.trigger,
+        step=run.step,
         status=status,
         dry_run=run.dry_run,
         started_at=run.started_at,

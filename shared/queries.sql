@@ -30,9 +30,9 @@ LIMIT 20;
 -- Record a run. Its id is its fencing token. For the rest of the transaction, which raises the fence, a lock is waited
 -- for longer than idle_in_transaction_session_timeout: by then the server has ended a stopped process's transaction.
 INSERT INTO maintenance.runs
-    (job, shard, slot, trigger, status, dry_run, started_at, finished_at, deadline_at, counts, message, revision)
+    (job, shard, slot, step, trigger, status, dry_run, started_at, finished_at, deadline_at, counts, message, revision)
 VALUES
-    (:job, :shard, :slot, :trigger, :status, :dry_run, :started_at, :finished_at, :deadline_at,
+    (:job, :shard, :slot, :step, :trigger, :status, :dry_run, :started_at, :finished_at, :deadline_at,
      CAST(:counts AS jsonb), :message, :revision)
 RETURNING id, set_config('lock_timeout', '15s', true);
 

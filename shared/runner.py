@@ -11,6 +11,7 @@ from datetime import timedelta
 
 from shared.clock import format_rfc3339
 from shared.context import Context, Fence
+from shared.continuation import continued
 from shared.coordination import Coordination
 from shared.errors import Fenced, MaintenanceError
 from shared.failures import outcome_of
@@ -49,7 +50,7 @@ def run_job(services: Services, job: Job, invocation: Invocation) -> Outcome:
         outcome = execution.run()
     except Exception as error:  # noqa: BLE001  the boundary: whatever it is, it becomes an answer and a log line
         outcome = outcome_of(services, job.name, error)
-    outcome = execution.described(outcome)
+    outcome = continued(services, job, invocation, execution.described(outcome))
     fields = outcome.as_json()
     severity = _SEVERITY.get(outcome.status, "INFO" if outcome.success or outcome.status is Status.BUSY else "ERROR")
     event = "finish" if execution.began else "answer"
@@ -234,6 +235,7 @@ class _Execution:
             slot=self._slot,
             trigger=self._invocation.trigger,
             dry_run=self._dry_run,
+            step=self._invocation.step,
             started_at=self._started,
             deadline_at=self._started + timedelta(seconds=seconds),
             revision=settings.revision,

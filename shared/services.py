@@ -5,11 +5,13 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, TextIO
 
 from shared.clock import Clock, SystemTimer, Timer
+from shared.errors import Misconfigured
 from shared.logline import Log, Redactor
 from shared.postgres import Database
 from shared.settings import Settings, parse_settings
 
 if TYPE_CHECKING:
+    from shared.cloud_tasks import CloudTasks
     from shared.gcs import GcsBucket
     from shared.redis_store import RedisStore
     from shared.stripe_api import StripeApi
@@ -40,6 +42,7 @@ class Services:
         self._redis: RedisStore | None = None
         self._stripe: StripeApi | None = None
         self._bucket: GcsBucket | None = None
+        self._tasks: CloudTasks | None = None
         self.clock = clock
         self.redact = Redactor()
         self.log = Log(stream, clock, self.redact)
@@ -98,6 +101,20 @@ class Services:
                 self._bucket = GcsBucket(self.settings.cleanup, BUCKET_CONNECTIONS)
             return self._bucket
 
+    @property
+    def tasks(self) -> "CloudTasks":
+        """Cloud Tasks; connects with the first call. Only where CONTINUATION_QUEUE is set."""
+        with self._making:
+            if self._tasks is None:
+                # Imported here: nearly every run completes, and needs no queue.
+                from shared.cloud_tasks import CloudTasks
+
+                continuation = self.settings.continuation
+                if continuation is None:
+                    raise Misconfigured("CONTINUATION_QUEUE", "CONTINUATION_QUEUE is not set.")
+                self._tasks = CloudTasks(continuation.queue, continuation.emulator)
+            return self._tasks
+
     def close(self) -> None:
         """Close the connections of the clients that were made."""
         with self._making:
@@ -109,3 +126,5 @@ class Services:
                 self._stripe.close()
             if self._bucket is not None:
                 self._bucket.close()
+            if self._tasks is not None:
+                self._tasks.close()

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
 from shared.cleanup_settings import CleanupSettings, cleanup_settings
+from shared.continuation_settings import ContinuationSettings, continuation_settings
 from shared.database_url import DatabaseTarget, database_target
 from shared.environ import choice, number, optional_number, text
 from shared.errors import Misconfigured
@@ -46,6 +47,7 @@ class Settings:
     revision: str | None
     stripe: StripeSettings
     cleanup: CleanupSettings
+    continuation: ContinuationSettings | None
 
     @property
     def secrets(self) -> tuple[str, ...]:
@@ -72,6 +74,7 @@ def parse_settings(environ: Mapping[str, str]) -> Settings:
         revision=text(environ, "K_REVISION"),
         stripe=stripe_settings(environ),
         cleanup=cleanup_settings(environ),
+        continuation=continuation_settings(environ),
     )
 
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
-from ops.layout import pairs, widths
+from ops.layout import lines, pairs, widths
 
 ID = "0b5c3f1e-6f1c-4a53-9d3c-2f0b9d8c7a61"
 TIME = "2026-11-27T21:53:02Z"
@@ -35,6 +35,17 @@ def test_a_table_that_would_break_an_id_is_none() -> None:
     assert widths(["A", "B"], [["0 1 * * *", ID]], 45) is not None
 
 
+def test_a_table_has_its_texts_below_its_headings() -> None:
+    rows = [["N", "TEXT", ""], ["1", "a long text of words", "x"], ["22", "short", "文字"]]
+    assert [line for row in rows for line in lines(row, [2, 9, 4], right=[0])] == [
+        " N  TEXT",
+        " 1  a long     x",
+        "    text of",
+        "    words",
+        "22  short      文字",
+    ]
+
+
 def test_pairs_stand_together_as_far_as_they_fit() -> None:
     assert list(pairs(["ID", "AT", "BY", "WHY"], [ID, TIME, "lea", "word " * 18], 80)) == [
         f"ID {ID}   AT {TIME}   BY lea",
@@ -46,14 +57,15 @@ def test_pairs_stand_together_as_far_as_they_fit() -> None:
 @given(st.lists(cells, min_size=1, max_size=7), st.integers(50, 120))
 def test_no_line_is_too_long_and_no_id_is_broken(row: list[str], room: int) -> None:
     headings = [f"H{place}" for place in range(len(row))]
-    lines = list(pairs(headings, row, room))
-    assert max(map(cell_len, lines)) <= room
-    text = "\n".join(lines)
+    shown = list(pairs(headings, row, room))
+    assert max(map(cell_len, shown)) <= room
+    text = "\n".join(shown)
     for value in (ID, TIME):
         assert text.count(value) == " ".join(row).count(value)
     # Nothing is lost.
-    shown = re.sub(r"\s", "", text)
-    assert shown == re.sub(r"\s", "", "".join(f"{head}{value}" for head, value in zip(headings, row, strict=True)))
+    assert re.sub(r"\s", "", text) == re.sub(
+        r"\s", "", "".join(f"{head}{value}" for head, value in zip(headings, row, strict=True))
+    )
 
 
 @given(st.lists(cells, min_size=1, max_size=5), st.integers(50, 120))
@@ -63,6 +75,9 @@ def test_a_table_is_not_wider_than_the_terminal(row: list[str], room: int) -> No
         assert sum(given) + 2 * (len(row) - 1) <= room
         for width, cell in zip(given, row, strict=True):
             assert all(len(value) <= width for value in (ID, TIME) if value in cell)
+        shown = list(lines(row, given))
+        assert max(map(cell_len, shown)) <= room
+        assert sorted("".join(shown).replace(" ", "")) == sorted("".join(row).replace(" ", ""))
 
 
 @pytest.mark.parametrize("room", [10, 20])

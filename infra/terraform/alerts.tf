@@ -29,10 +29,12 @@ locals {
           overdue = { title = "overdue", seconds = local.hour / 4, above = 0, by_job = true }
           # One run without it is an interruption. With redis = null none counts as being without it.
           degraded = { title = "more than three runs of a day without Redis", seconds = local.day, above = 3, by_job = false }
+          # Its last step was queued, and work is left.
+          steps = { title = "a firing ran out of steps", seconds = local.day, above = 0, by_job = true }
         },
         local.enforcing ? { backlog = { title = "backlog older than two intervals and 15 minutes", seconds = local.hour / 4, above = 0, by_job = true } } : {},
       )
-      what = "A job had time for all attempts of a firing and has not succeeded since, or what it should have done waits for too long. Look at the job's newest finish lines; then at Cloud Scheduler: does it fire, is it paused? Without Redis jobs work as ever, on PostgreSQL's locks: look at the instance, and whether its address changed."
+      what = "A job had time for all attempts of a firing and has not succeeded since, or what it should have done waits for too long, also after all the steps that one firing may take. Look at the job's newest finish lines; then at Cloud Scheduler: does it fire, is it paused? Without Redis jobs work as ever, on PostgreSQL's locks: look at the instance, and whether its address changed."
     }
     money = {
       title    = "Maintenance: usage that a person must decide about"

@@ -58,11 +58,13 @@ resource "google_cloudfunctions2_function" "job" {
   # A deployment is refused where the build or the function may not do what it must.
   depends_on = [
     google_artifact_registry_repository_iam_member.build,
+    google_cloud_tasks_queue_iam_member.continuation,
     google_kms_crypto_key_iam_member.service_agent,
     google_project_iam_member.build_log,
     google_project_iam_member.build_source,
     google_project_iam_member.database,
     google_secret_manager_secret_iam_member.redis,
     google_secret_manager_secret_iam_member.stripe,
+    google_service_account_iam_member.continuation,
   ]
 }

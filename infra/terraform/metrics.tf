@@ -27,6 +27,10 @@ locals {
       about  = "Runs that went without Redis, though the installation has one"
       filter = "jsonPayload.event=\"finish\" AND jsonPayload.degraded=\"redis\""
     }
+    steps = {
+      about  = "Firings that had work left after the last step that may be queued for them"
+      filter = "jsonPayload.event=\"steps\""
+    }
     health = {
       about  = "Health lines, one for each job every five minutes"
       filter = "jsonPayload.event=\"health\""

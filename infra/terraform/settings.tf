@@ -96,6 +96,7 @@ locals {
         CLOUD_SQL_IP_TYPE   = var.network == "private" ? "private" : "public"
         DB_NAME             = var.database_name
         DB_USER             = local.database_users[name]
+        CONTINUATION_QUEUE  = "projects/${var.project_id}/locations/${var.region}/queues/${google_cloud_tasks_queue.continuation.name}"
       },
       local.redis_ca_cert == null ? {} : { REDIS_CA_CERT = local.redis_ca_cert },
       contains(job.needs, "stripe") ? { STRIPE_METER_PAGES = var.stripe_meter_id } : {},

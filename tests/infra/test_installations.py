@@ -83,6 +83,7 @@ def test_a_function_that_is_made_anew_may_be_called_again(tmp_path: Path) -> Non
     assert anew == {
         'google_cloudfunctions2_function.job["period_reset"]',
         'google_cloud_run_v2_service_iam_member.invoker["period_reset"]',
+        'google_cloud_run_v2_service_iam_member.continuation["period_reset"]',
     }
 
 

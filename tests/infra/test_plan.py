@@ -166,9 +166,16 @@ def grants(done: Installation) -> set[tuple[str, str, str]]:
                 "google_storage_bucket_iam_member": f"bucket {_last(values.get('bucket'))}",
                 "google_artifact_registry_repository_iam_member": "images",
                 "google_kms_crypto_key_iam_member": "key",
+                "google_cloud_tasks_queue_iam_member": f"queue {values.get('name')}",
+                "google_service_account_iam_member": f"account {_account_of(address)}",
             }[kind]
             found.add((what, values["role"], values["member"]))
     return found
+
+
+def _account_of(address: str) -> str:
+    """The job in an address such as google_service_account_iam_member.continuation["period_reset"]."""
+    return address.partition('["')[2].rstrip('"]')
 
 
 def _last(path: str | None) -> str:
@@ -189,6 +196,10 @@ def expected_grants(*, redis: bool) -> set[tuple[str, str, str]]:
             ("project", "roles/cloudsql.client", member),
             ("project", "roles/cloudsql.instanceUser", member),
             (f"service {slug(name)}", "roles/run.invoker", f"serviceAccount:{INVOKER}"),
+            # A step of a firing is queued by the function, and calls it as the function's own account.
+            (f"service {slug(name)}", "roles/run.invoker", member),
+            (f"account {name}", "roles/iam.serviceAccountUser", member),
+            ("queue maintenance-continuation", "roles/cloudtasks.enqueuer", member),
         }
         if redis:
             expected.add(("secret maintenance-redis-url", accessor, member))

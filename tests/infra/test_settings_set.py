@@ -36,6 +36,7 @@ _BASE = {
     "DB_USER": "user",
     "K_SERVICE": "x",
     "REDIS_URL": "redis://h:1/0",
+    "CONTINUATION_QUEUE": "projects/p/locations/l/queues/q",
 }
 # A value of each setting that is none of the defaults.
 OTHER = {
@@ -60,6 +61,7 @@ OTHER = {
     "STRIPE_RATE": "5",
     "STRIPE_READ_RATE": "3",
     "GCS_BUCKET_NAME": "other",
+    "CONTINUATION_QUEUE": "projects/p/locations/l/queues/other",
     "USAGE_COUNTER_RETENTION_MONTHS": "14",
     "ABANDONED_AFTER_DAYS": "31",
     "ARTIFACT_RETENTION_DAYS": "8",
@@ -78,6 +80,7 @@ NEVER = {
     "K_REVISION": "Cloud Run sets it",
     "STRIPE_API_BASE": "for tests",
     "STORAGE_EMULATOR_HOST": "for tests",
+    "CLOUD_TASKS_EMULATOR_HOST": "for tests",
 }
 # Set only where an installation gives them: their defaults are "not yet", or follow from Stripe's key.
 OPTIONAL = {"STRIPE_TAKEOVER_AT", "STRIPE_RATE", "STRIPE_READ_RATE", "STRIPE_METER_EVENT_NAME"}

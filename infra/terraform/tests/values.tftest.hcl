@@ -30,7 +30,7 @@ run "a_redis_with_two_certificates" {
 run "in_report_mode_nothing_waits" {
   command = plan
   assert {
-    condition     = [for condition in google_monitoring_alert_policy.counted["overdue"].conditions : condition.display_name] == ["more than three runs of a day without Redis", "overdue"] && keys(google_monitoring_alert_policy.counted) == ["failed", "money", "overdue"]
+    condition     = [for condition in google_monitoring_alert_policy.counted["overdue"].conditions : condition.display_name] == ["more than three runs of a day without Redis", "overdue", "a firing ran out of steps"] && keys(google_monitoring_alert_policy.counted) == ["failed", "money", "overdue"]
     error_message = "What may not be sent or deleted is no news."
   }
 }
