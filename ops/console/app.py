@@ -72,8 +72,10 @@ def create_app(services: Services, *, port: int, project: str | None = None) -> 
 
     @app.errorhandler(HTTPException)
     def not_found(error: HTTPException) -> Response:
+        # What the pages themselves say; werkzeug's own sentence is about URLs.
+        said = error.description if error.description != type(error).description else "There is nothing here."
         what = "There is no such page" if error.code == 404 else error.name
-        return _problem(error.code or 500, what, error.description or "", "The menu above lists what there is.")
+        return _problem(error.code or 500, what, said or "", "The menu above lists what there is.")
 
     @app.errorhandler(MaintenanceError)
     def wrong(error: MaintenanceError) -> Response:

@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 from flask import Flask
 from jinja2 import StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from functions.registry import JOBS
 from ops.console.words import TONES, duration, figure, phrases, shown_status, size, spoken
@@ -20,6 +20,7 @@ from ops.shell import cell, printable
 from shared.clock import format_rfc3339
 
 _EMAIL = re.compile(r"[^\s@<>\"'(),;:]+@[^\s@<>\"'(),;:/]+\.[^\s@<>\"'(),;:/]+")
+_CODE = re.compile("`([^`]+)`")
 _BESIDE = timedelta(minutes=2)
 # Logins of the database and accounts of services look like addresses, and are none.
 _NO_PERSON = (".iam", ".gserviceaccount.com")
@@ -49,6 +50,7 @@ def add_rendering(app: Flask, redact: Callable[[str], str]) -> None:
     app.jinja_options |= {"trim_blocks": True, "lstrip_blocks": True}
     app.jinja_env.filters |= {
         "day_and_time": _time_tag,
+        "with_code": lambda value: _with_code(harmless(value, redact)),
         "to_the_second": lambda moment: _time_tag(moment, "%Y-%m-%d %H:%M:%S"),
         "minute": lambda moment: f"{moment:%Y-%m-%d %H:%M}",
         "duration": duration,
@@ -70,6 +72,11 @@ def harmless(value: object, redact: Callable[[str], str]) -> str:
         return "–"  # noqa: RUF001  a dash, not a minus
     text = value if isinstance(value, str) else cell(value)
     return printable(_EMAIL.sub(_without_person, redact(text)))
+
+
+def _with_code(text: str) -> Markup:
+    """Text in which what stands between backticks is to be typed."""
+    return Markup(_CODE.sub(r"<code>\1</code>", str(escape(text))))  # noqa: S704  escaped just here
 
 
 def _without_person(found: re.Match[str]) -> str:

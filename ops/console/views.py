@@ -134,7 +134,7 @@ def add_pages(app: Flask, reader: Reader, project: str | None) -> None:
         flags = [said for name, said in FLAGS.items() if row["counts"].get(name)]
         return render_template(
             "run.html", run=row, status=status, meaning=MEANINGS[status], flags=flags,
-            figures=_figures(row["job"], row["counts"]),
+            figures=_figures(row["job"], row["counts"]), short=JOBS[row["job"]].cli if row["job"] in JOBS else "JOB",
             took=_seconds(row["started_at"], row["finished_at"]), logs=logs_url(project, row),
         )  # fmt: skip
 

@@ -46,18 +46,18 @@ MEANINGS: Mapping[str, Meaning] = {
         "bad",
         "It would have deleted more than one run may, so it deleted nothing.",
         "Look at both numbers in the message. If they are right, let one run delete so many: "
-        "python -m ops run JOB --allow-deletes N. If not, find out what changed in the data.",
+        "`python -m ops run JOB --allow-deletes N`. If not, find out what changed in the data.",
     ),
     "unavailable": Meaning(
         "warn",
         "PostgreSQL, Stripe or the bucket did not answer; the message says which.",
         "Nothing, if it was once: Cloud Scheduler tries again. If it lasts, see whether that service is down: "
-        "python -m ops doctor.",
+        "`python -m ops doctor`.",
     ),
     "misconfigured": Meaning(
         "bad",
         "A setting, a right or the schema is wrong; the message says which, and what it should look like.",
-        "Mend that. No later attempt succeeds by itself. python -m ops doctor looks at all of it at once.",
+        "Mend that. No later attempt succeeds by itself. `python -m ops doctor` looks at all of it at once.",
     ),
     "fenced": Meaning(
         "quiet",
@@ -73,12 +73,12 @@ MEANINGS: Mapping[str, Meaning] = {
     "paused": Meaning(
         "paused",
         "An operator had paused the job; it was not run.",
-        "Nothing, if the pause is meant. python -m ops resume JOB ends it.",
+        "Nothing, if the pause is meant. `python -m ops resume JOB` ends it.",
     ),
     NEVER: Meaning(
         "quiet",
         "This job has not run on this database yet.",
-        "Wait for its next firing, or run it: python -m ops run JOB.",
+        "Wait for its next firing, or run it: `python -m ops run JOB`.",
     ),
 }
 # What else has a colour: the states of what is on its way to Stripe, or out of the bucket.

@@ -166,7 +166,15 @@ def test_a_copy_of_another_environment_is_told(database: TestDatabase, console: 
     assert (answer.status, "belongs to another environment" in answer.text) == (500, True)
 
 
-def test_what_takes_too_long_becomes_a_sentence(database: TestDatabase, console: Console) -> None:
+def test_a_slow_query_is_ended_and_becomes_a_sentence(console: Console, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(queries, "_PATIENCE_MS", 1000)
+    slow = Statement("runs", "Takes its time.", "SELECT pg_sleep(50)")
+    monkeypatch.setitem(cast(dict[str, Statement], queries._OURS), "runs", slow)
+    answer = console.ask("/runs")
+    assert (answer.status, "took longer than 1 s" in answer.text) == (503, True)
+
+
+def test_what_others_hold_locked_becomes_a_sentence(database: TestDatabase, console: Console) -> None:
     with database.engine.connect() as connection:
         connection.exec_driver_sql("LOCK TABLE maintenance.runs IN ACCESS EXCLUSIVE MODE")
         answer = console.ask("/runs")
