@@ -24,11 +24,12 @@ $(INSTALLED): requirements-dev.txt
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.txt
 	@touch $@
 
-# Programs that need other versions of what the project uses: each in a virtual environment of its own.
+# Programs that need other versions of what the project uses: each in a virtual environment of its own. The files name all
+# dependencies; pip itself would look for some under another name, with an extra.
 $(CHECKOV) $(TASKS): .venv-%/installed: requirements-%.txt
 	@echo "Installing into $(@D) …"
 	@$(PYTHON) -m venv --clear $(@D)
-	@$(@D)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $<
+	@$(@D)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r $<
 	@touch $@
 
 install: $(INSTALLED) ## Make .venv and install what the project needs, hashes checked
@@ -75,7 +76,7 @@ screenshots: $(INSTALLED) ## Make the pictures of the operators' page in docs/im
 	@$(BIN)/python -m devstack.screenshots
 
 docs: $(INSTALLED) ## Build the handbook into build/handbook; what is wrong in it fails
-	@$(BIN)/mkdocs build --strict
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 bench: $(INSTALLED) ## Measure speed against plain SQL and an ORM loop, side by side
 	@$(BIN)/python -m benchmarks

@@ -19,7 +19,7 @@ locals {
       title      = "Maintenance: a run failed"
       severity   = "ERROR"
       conditions = { failed = { title = "failed, refused or misconfigured", seconds = local.day, above = 0, by_job = true } }
-      what       = "A run failed, was refused because too much would be deleted, or is misconfigured. The finish line of the job says which and why. See \"What a request may say, and what comes back\" in the README."
+      what       = "A run failed, was refused because too much would be deleted, or is misconfigured. The finish line of the job says which and why. See \"What a request may say, and what comes back\" in the README. Runbook: docs/runbook/failed.md."
     }
     overdue = {
       title    = "Maintenance: a job is late, or jobs are without Redis"
@@ -34,7 +34,7 @@ locals {
         },
         local.enforcing ? { backlog = { title = "backlog older than two intervals and 15 minutes", seconds = local.hour / 4, above = 0, by_job = true } } : {},
       )
-      what = "A job had time for all attempts of a firing and has not succeeded since, or what it should have done waits for too long, also after all the steps that one firing may take. Look at the job's newest finish lines; then at Cloud Scheduler: does it fire, is it paused? Without Redis jobs work as ever, on PostgreSQL's locks: look at the instance, and whether its address changed."
+      what = "A job had time for all attempts of a firing and has not succeeded since, or what it should have done waits for too long, also after all the steps that one firing may take. Look at the job's newest finish lines; then at Cloud Scheduler: does it fire, is it paused? Without Redis jobs work as ever, on PostgreSQL's locks: look at the instance, and whether its address changed. Runbook: docs/runbook/overdue.md."
     }
     money = {
       title    = "Maintenance: usage that a person must decide about"
@@ -45,14 +45,14 @@ locals {
         expired     = { title = "events too old for Stripe", seconds = local.day, above = 0, by_job = true }
         drift       = { title = "our pages and Stripe's differ", seconds = local.day, above = 0, by_job = true }
       }
-      what = "Nothing of this is corrected by itself. The lines with \"event\": \"attention\" name what it is; see stripe_reconcile in the README."
+      what = "Nothing of this is corrected by itself. The lines with \"event\": \"attention\" name what it is; see stripe_reconcile in the README. Runbook: docs/runbook/money.md."
     }
     outbox = {
       title    = "Maintenance: objects do not leave the bucket"
       severity = "WARNING"
       # All jobs share one outbox: the line of each would tell of the same object.
       conditions = local.enforcing ? { outbox = { title = "an object waits for more than two days", seconds = local.hour / 4, above = 0, by_job = false } } : {}
-      what       = "Rows are erased, their objects are not. Look at maintenance.object_deletions, where state is pending: the error there is what Google Cloud Storage said."
+      what       = "Rows are erased, their objects are not. Look at maintenance.object_deletions, where state is pending: the error there is what Google Cloud Storage said. Runbook: docs/runbook/outbox.md."
     }
   }
 }
@@ -140,7 +140,7 @@ resource "google_monitoring_alert_policy" "silent" {
   }
 
   documentation {
-    content   = "Nobody would hear of a late job now. Either PostgreSQL cannot be reached (the function ${local.slugs[local.health_job]} logs why), or the Cloud Scheduler job ${google_cloud_scheduler_job.health.name} is paused, deleted or may not call it."
+    content   = "Nobody would hear of a late job now. Either PostgreSQL cannot be reached (the function ${local.slugs[local.health_job]} logs why), or the Cloud Scheduler job ${google_cloud_scheduler_job.health.name} is paused, deleted or may not call it. Runbook: docs/runbook/silent.md."
     mime_type = "text/markdown"
   }
 }
