@@ -22,6 +22,8 @@ from shared.locks import Busy
 from shared.settings import RedisTarget
 
 _TIMEOUT_SECONDS = 2
+# PTTL's answer for a key without an expiry.
+_NEVER_EXPIRES = -1
 
 
 class RedisStore:
@@ -103,26 +105,41 @@ class RedisLocks:
             own = self._store.lock(f"maintenance:{job}:{shard}:lock", self._ttl)
             if not _taken(own):
                 return Busy.JOB
-            numbers = random.sample(range(1, self._capacity + 1), self._capacity)
-            for number in numbers:
-                numbered = self._store.lock(f"maintenance:running:{number}:lock", self._ttl)
-                if _taken(numbered):
-                    return RedisLease(self._store, (own, numbered))
-            own.release()
-            return Busy.CAPACITY
+            try:
+                numbered = self._numbered()
+            except Unavailable:
+                own.release()
+                raise
+            if numbered is None:
+                own.release()
+                return Busy.CAPACITY
+            return RedisLease(self._store, (own, numbered))
+
+    def _numbered(self) -> Lock | None:
+        """One of the numbered locks, taken; None where others have all of them."""
+        for number in random.sample(range(1, self._capacity + 1), self._capacity):
+            lock = self._store.lock(f"maintenance:running:{number}:lock", self._ttl)
+            if _taken(lock):
+                return lock
+        return None
 
 
 def _taken(lock: Lock) -> bool:
     """Try to take a lock.
 
     The client sends a command again when its answer does not come in time. The first may have been carried out all the
-    same, and then the lock that seems to be taken is our own.
+    same, and then the lock that seems to be taken is our own. A value that never expires is nobody's lock, and would
+    stand in the way for ever. Raises Unavailable for one.
     """
     token = uuid.uuid4().hex
     if lock.acquire(token=token):
         return True
     lock.local.token = token.encode()
-    return lock.owned()
+    if lock.owned():
+        return True
+    if lock.redis.pttl(lock.name) == _NEVER_EXPIRES:
+        raise Unavailable("redis", f"Redis has a value under {lock.name} that never expires: it is no lock. Delete it.")
+    return False
 
 
 class RedisLease:

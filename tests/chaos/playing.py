@@ -21,7 +21,7 @@ _PATIENCE_SECONDS = 60.0
 _MOST_ATTEMPTS = 8
 # A lock that a dead machine left lasts so long; a transaction of a stopped one is ended by the server after five.
 _BUSY_SECONDS = 12.0
-_ENDINGS = (timedelta(hours=2), timedelta(hours=3))
+_ENDING = timedelta(hours=3)
 
 
 @dataclass(frozen=True)
@@ -77,12 +77,12 @@ class Player:
         self.scene.replace_the_dead()
         for job, slot in sorted(self.record.slots):
             self._until_completed(job, slot)
-        for ending in _ENDINGS:
-            self.scene.clock.advance(seconds=ending.total_seconds())
-            slot = self.scene.clock.now()
-            for job in JOBS:
-                self.record.slots.add((job, slot))
-                self._until_completed(job, slot)
+        # Long enough for whatever was put off to be due again.
+        self.scene.clock.advance(seconds=_ENDING.total_seconds())
+        last = self.scene.clock.now()
+        for job in JOBS:
+            self.record.slots.add((job, last))
+            self._until_completed(job, last)
         self._replay()
         return self.record
 
@@ -96,7 +96,7 @@ class Player:
         for refusal in what.refusals:
             self._refuse(refusal)
         for trouble in what.troubles:
-            self._trouble(trouble)
+            self._trouble(trouble, what)
         began = time.monotonic()
         happenings: list[Fire | Blow] = sorted([*what.firings, *what.blows], key=lambda each: each.after_ms)
         for each in happenings:
@@ -117,25 +117,28 @@ class Player:
         machine = self.scene.machines[fire.machine]
         self._open.append((fire.job, slot, machine, machine.fire(fire.job, slot, fire.body.encode())))
 
-    def _trouble(self, what: Trouble) -> None:
-        action = None
+    def _trouble(self, what: Trouble, round_: Round) -> None:
+        proxy = self.scene.proxies[what.backend]
         if what.signal:
-            machine = self.scene.machines[what.machine]
-            action = machine.kill if what.signal == "kill" else machine.stop
-        fault = Fault(
-            what.kind,
-            after=what.after,
-            side=what.side,
-            everywhere=what.everywhere,
-            seconds=what.seconds,
-            rate=20_000 if what.kind == "slow" else 0,
-            action=None if action is None else partial(self._signal, what, action),
-        )
-        self.scene.proxies[what.backend].plan(fault)
+            action = partial(self._signal, what, round_)
+            proxy.plan(Fault("call", after=what.after, side=what.side, action=action))
+        if what.kind != "call":
+            rate = 20_000 if what.kind == "slow" else 0
+            proxy.plan(Fault(what.kind, what.after, what.side, None, what.everywhere, what.seconds, rate))
 
-    def _signal(self, what: Trouble, action: Any) -> None:
+    def _signal(self, what: Trouble, round_: Round) -> None:
+        """In the proxy's thread, at the very byte."""
         self.record.struck.append(what.signal)
-        action()
+        machine = self.scene.machines[what.machine]
+        if what.signal == "kill":
+            machine.kill()
+        elif what.signal == "stop":
+            machine.stop()
+        else:
+            lose_everything(self.scene.redis)
+            lose_everything(self.scene.spare)
+            for job, slot in sorted({(each.job, each.slot) for each in round_.firings if each.slot is not None}):
+                self._fire(Fire(what.machine, job, slot))
 
     def _refuse(self, what: Refusal) -> None:
         if what.backend == "stripe":
@@ -194,7 +197,7 @@ class Player:
         """Wait for answers; those of stopped machines come when they have gone on."""
         end = time.monotonic() + _PATIENCE_SECONDS
         while self._open:
-            waiting = [each for each in self._open if also_stopped or not each[2].is_stopped]
+            waiting = [each for each in list(self._open) if also_stopped or not each[2].is_stopped]
             if not waiting:
                 return
             if time.monotonic() > end:

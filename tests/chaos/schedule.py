@@ -20,8 +20,14 @@ _SIDES: tuple[Side, ...] = ("up", "down")
 _STRIPE = ("429", "409", "500_before", "500_after", "cut_before", "cut_after", "unreadable")
 _GCS = ("503", "429", "500", "cut_before", "cut_after")
 _KINDS: tuple[Kind, ...] = ("cut", "reset", "reset", "blackhole", "delay", "slow", "refuse")
-# About as many bytes as a run of a small world sends one way; the first ones are those of connecting.
-_BYTES = {"postgres": 30_000, "redis": 1_500, "gcs": 6_000, "stripe": 8_000}
+_TAKEOVERS = 0.4
+# About as many bytes as a round sends up to the server, and gets down from it.
+_BYTES = {
+    "postgres": {"up": 40_000, "down": 18_000},
+    "redis": {"up": 3_500, "down": 700},
+    "gcs": {"up": 6_000, "down": 50_000},
+    "stripe": {"up": 4_500, "down": 4_000},
+}
 _USES = {name: ("postgres", "redis", *job.needs) for name, job in JOBS.items()}
 
 
@@ -38,7 +44,11 @@ class Fire:
 
 @dataclass(frozen=True)
 class Trouble:
-    """A fault of a proxy, planned when a round begins; or a signal to a machine at that byte."""
+    """A fault of a proxy, planned when a round begins; or at that byte a signal to a machine, or a takeover.
+
+    A takeover: Redis loses all keys, the round's jobs are fired again on that machine, and the connection gets slow. So
+    the new run begins while the old one is in the middle of a transaction.
+    """
 
     backend: str
     kind: Kind
@@ -117,6 +127,9 @@ def _round(chance: random.Random, number: int, earlier: list[Round]) -> Round:
     firings = list(_firings(chance, number, earlier))
     jobs = sorted({fire.job for fire in firings})
     troubles = tuple(_trouble(chance, jobs) for _ in range(chance.choice([0, 1, 1, 2])))
+    if chance.random() < _TAKEOVERS:
+        after = chance.randrange(_BYTES["postgres"]["up"] // 2)
+        troubles += (Trouble("postgres", "delay", after, "up", False, 0.03, "takeover", chance.randrange(2)),)
     refusals = tuple(_refusal(chance) for _ in range(chance.choice([0, 0, 1, 2])))
     blows = tuple(Blow(chance.choice(BLOWS), chance.randint(0, 60)) for _ in range(chance.choice([0, 0, 1])))
     blows += tuple(Blow(chance.choice(DEEDS), chance.randint(0, 60)) for _ in range(chance.choice([0, 1, 2])))
@@ -148,8 +161,8 @@ def _firings(chance: random.Random, number: int, earlier: list[Round]) -> list[F
 
 def _trouble(chance: random.Random, jobs: list[str]) -> Trouble:
     backend = chance.choice(_USES[chance.choice(jobs)])
-    within = _BYTES[backend]
-    after, side = chance.randrange(within), chance.choice(_SIDES)
+    side = chance.choice(_SIDES)
+    after = chance.randrange(_BYTES[backend][side])
     signal = chance.choice(["", "", "", "", "kill", "kill", "stop"])
     kind = "call" if signal else chance.choice(_KINDS)
     return Trouble(
