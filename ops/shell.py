@@ -7,6 +7,7 @@ answer, so a later try may succeed; 5 a bug of ours.
 
 import functools
 import getpass
+import inspect
 import io
 import json
 import os
@@ -153,7 +154,9 @@ def command(group: click.Group, name: str) -> Callable[[Callable[..., int | None
                 shell.services.close()
             sys.exit(code)
 
-        return group.command(name)(run)
+        # The first sentence as a whole: click would cut it where a terminal of 80 columns has room for no more.
+        summary = inspect.cleandoc(function.__doc__ or "").partition("\n\n")[0].replace("\n", " ")
+        return group.command(name, short_help=summary)(run)
 
     return decorate
 

@@ -13,6 +13,7 @@ from functions.registry import JOBS
 from ops.commands.running import exit_code, stopped_by_ctrl_c
 from ops.commands.words import Words
 from ops.grants import HEALTH_JOB
+from ops.jobs import ERASURE, ERASURE_CLI
 from ops.on_request import Request
 from ops.shell import NO, NotThere, Shell, cell, command, printable
 from shared.context import Context
@@ -118,8 +119,8 @@ def _run(shell: Shell, request: Request, *, dry_run: bool) -> Outcome:
     errand = _Errand(
         **{
             **vars(like),
-            "name": "erasure_on_request",
-            "cli": "erase",
+            "name": ERASURE,
+            "cli": ERASURE_CLI,
             "module": __name__,
             "counts": (*like.counts, "parents_deleted"),
         },

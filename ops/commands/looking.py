@@ -7,7 +7,7 @@ import click
 
 from functions.registry import JOBS
 from ops.grants import HEALTH_JOB
-from ops.jobs import job_named
+from ops.jobs import job_named, recorded_as
 from ops.shell import NO, Column, NotThere, Shell, cell, command
 from shared.health import lines_of
 from shared.job import Job
@@ -91,11 +91,11 @@ def add_to(group: click.Group) -> None:
     @click.argument("job", required=False)
     @limit_option
     def history(shell: Shell, job: str | None, limit: int) -> None:
-        """Show the newest runs, of all jobs or of JOB.
+        """Show the newest runs, of all jobs or of JOB (or `erase`: what was erased on request).
 
         Example: python -m ops history stripe --limit 5
         """
-        name = job_of(job).name if job else None
+        name = (recorded_as(job) or job_of(job).name) if job else None
         with shell.services.database.transaction(read_only=True) as transaction:
             rows = transaction.rows(_STATEMENTS["history"], job=name, limit=limit)
         shell.table([{**row, "short": _short(row["job"])} for row in rows], _HISTORY, "Nothing has run yet.")

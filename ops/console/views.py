@@ -14,7 +14,7 @@ from ops.console.queries import LARGEST_ID, Reader
 from ops.console.rendering import Column, logs_url
 from ops.console.words import FLAGS, MEANINGS, STATUSES, shown_status
 from ops.erasure_register import summed
-from ops.jobs import job_named
+from ops.jobs import ERASURE, recorded_as
 from shared.ledger import FAILED_COUNT
 
 _REFRESH_SECONDS = 30
@@ -121,7 +121,7 @@ def add_pages(app: Flask, reader: Reader, project: str | None) -> None:
         rows = [{**row, "took": _seconds(row["started_at"], row["finished_at"])} for row in listed.rows]
         older = {"job": job, "status": status, "before": rows[-1]["id"]} if listed.more else None
         return render_template(
-            "runs.html", rows=rows, columns=_RUNS, older=older, job=job, status=status, names=list(JOBS),
+            "runs.html", rows=rows, columns=_RUNS, older=older, job=job, status=status, names=[*JOBS, ERASURE],
             statuses=STATUSES, later="before" in request.args,
         )  # fmt: skip
 
@@ -199,10 +199,10 @@ def add_pages(app: Flask, reader: Reader, project: str | None) -> None:
 def _job_asked_for() -> str | None:
     """The job that the address names, or None for all. Ends the request where there is no such job."""
     name = request.args.get("job") or None
-    found = None if name is None else job_named(name)
+    found = None if name is None else recorded_as(name)
     if name is not None and found is None:
-        abort(404, f"There is no job {name!r}. The jobs are {', '.join(JOBS)}.")
-    return found.name if found else None
+        abort(404, f"There is no job {name!r}. The jobs are {', '.join((*JOBS, ERASURE))}.")
+    return found
 
 
 def _number_asked_for(name: str) -> int | None:

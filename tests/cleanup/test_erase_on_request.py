@@ -173,3 +173,14 @@ def test_without_the_bucket_nothing_is_erased(world: CleanupWorld, ops: Ops) -> 
     assert ops("--user", "ann", "--confirm", "1", STORAGE_EMULATOR_HOST="http://127.0.0.1:1").exit_code == DOWN
     assert (world.count("job_runs"), world.count("extraction_jobs")) == (1, 1)
     assert world.database.value("SELECT count(*) FROM maintenance.operator_actions") == 0
+
+
+def test_what_was_erased_on_request_is_in_the_history(world: CleanupWorld, ops: Ops, environ: dict[str, str]) -> None:
+    young_run(world)
+    assert ops("--user", "ann", "--confirm", "1").exit_code == DONE
+    for name in ("erase", "erasure_on_request"):
+        rows = json.loads(run_command("history", name, "--json", environ=environ).stdout)
+        assert [(row["job"], row["dry_run"]) for row in rows] == [
+            ("erasure_on_request", False),
+            ("erasure_on_request", True),
+        ]

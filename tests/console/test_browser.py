@@ -217,7 +217,7 @@ def test_a_keyboard_is_enough_and_shows_where_it_is(browser: Browser, with_histo
 def test_none_and_100_000_runs_are_rendered_in_under_a_second(
     browser: Browser, on_big: Console, console: Console, path: str
 ) -> None:
-    """What the issue asks for, to the end of the load event. Others work on this machine too: one of ten is enough."""
+    """Promised for both, to the end of the load event. One of three is enough."""
     took = "performance.getEntriesByType('navigation')[0].loadEventEnd"
     for asked in (console, on_big):
         with looking(browser, asked) as page:
@@ -227,4 +227,4 @@ def test_none_and_100_000_runs_are_rendered_in_under_a_second(
                 await_in(page, f"{took} > 0")
                 return float(page.evaluate(took))
 
-            assert any(once() < 1000 for _ in range(10))
+            assert any(once() < 1000 for _ in range(3))

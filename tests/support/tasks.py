@@ -1,4 +1,4 @@
-"""gcloud-tasks-emulator as a server, from the virtual environment of its own that it needs (`make test` installs it)."""
+"""gcloud-tasks-emulator as a server, from a virtual environment of its own, which `make test` makes."""
 
 from __future__ import annotations
 
