@@ -49,9 +49,9 @@ def _answers(scene: Scene, record: Record) -> Iterator[str]:
         if told.code not in _HTTP.get(told.status, set()):
             yield f"{told.job} answered {told.code}: {told.text.strip()}"
         yield from _says_too_much(scene, "an answer", told.text)
-        if told.status == "fenced" and not scene.schedule.loses_locks:
+        if told.status == "fenced" and not record.may_lose_locks:
             yield f"{told.job} was fenced although nothing made it lose its lock: {told.text.strip()}"
-        if told.fields.get("degraded") and not scene.schedule.loses_locks:
+        if told.fields.get("degraded") and not record.may_lose_locks:
             yield f"{told.job} did without Redis although nothing was wrong with it"
     completed = Counter((told.job, told.slot) for told in record.told if told.status == "completed" and told.slot)
     for (job, slot), number in completed.items():
@@ -68,7 +68,7 @@ def _slots(scene: Scene, record: Record) -> Iterator[str]:
     for row in rows:
         if row["status"] in ("running", "failed", "misconfigured", "refused"):
             yield f"run {row['id']} of {row['job']} ended as {row['status']}"
-        if row["status"] in ("lost", "fenced") and not scene.schedule.loses_locks:
+        if row["status"] in ("lost", "fenced") and not record.may_lose_locks:
             yield f"run {row['id']} of {row['job']} is {row['status']} although nothing made it lose its lock"
     for first, second in record.replays:
         yield from _replay_is_true(scene, first)

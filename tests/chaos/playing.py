@@ -50,7 +50,12 @@ class Told:
 
 @dataclass
 class Record:
-    """What was seen while a schedule was played. `findings` are what went wrong in the playing itself."""
+    """What was seen while a schedule was played. `findings` are what went wrong in the playing itself.
+
+    `may_lose_locks`: something happened that explains a run that lost its lock.
+    """
+
+    may_lose_locks: bool
 
     told: list[Told] = field(default_factory=list)
     slots: set[tuple[str, datetime]] = field(default_factory=set)
@@ -64,7 +69,7 @@ class Player:
 
     def __init__(self, scene: Scene) -> None:
         self.scene = scene
-        self.record = Record()
+        self.record = Record(scene.schedule.loses_locks)
         self._moments: list[datetime] = []
         self._open: list[tuple[str, datetime | None, Machine, Future[Answer | None]]] = []
 

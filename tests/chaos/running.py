@@ -55,20 +55,25 @@ def play_schedule(place: Place, schedule: Schedule) -> Result:
     return Result(findings, seen, time.monotonic() - began)
 
 
+def make_template(server_url: str, name: str) -> None:
+    """A database with the service's tables and plans and our schema, bound to no environment yet."""
+    target = database_target({"DATABASE_URL": create_database(server_url, name)})
+    engine = make_engine(target, {})
+    with engine.begin() as connection:
+        metadata.create_all(connection)
+        add_plans(connection)
+        upgrade_schema(connection)
+    engine.dispose()
+    build_host_indexes(target)
+
+
 @contextmanager
 def a_whole_place() -> Iterator[Place]:
     """Servers of its own, and a place on them."""
     with Stack(os.environ, postgres_settings=FAST) as stack, tempfile.TemporaryDirectory() as folder:
         name = f"maintenance_test_{os.getpid()}_template"
-        target = database_target({"DATABASE_URL": create_database(stack.database_url, name)})
-        engine = make_engine(target, {})
-        with engine.begin() as connection:
-            metadata.create_all(connection)
-            add_plans(connection)
-            upgrade_schema(connection)
-        engine.dispose()
-        build_host_indexes(target)
         try:
+            make_template(stack.database_url, name)
             with a_place(stack, name, Path(folder)) as place:
                 yield place
         finally:
