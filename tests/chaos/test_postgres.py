@@ -85,7 +85,10 @@ def restart(server: PostgresServer, scene: Scene, *, politely: bool) -> None:
 def test_a_server_that_restarts_in_the_middle_of_a_run(
     own_place: Place, server: PostgresServer, job: str, politely: bool, after: int
 ) -> None:
-    """At that byte of what the run says to it. Politely it ends its sessions; otherwise it goes down at once, and what had not reached its log is lost."""
+    """At that byte of what the run says to it.
+
+    Politely it ends its sessions; otherwise it goes down at once, and what had not reached its log is lost.
+    """
     with Scene(own_place, _QUIET) as scene:
         action = partial(restart, server, scene, politely=politely)
         scene.proxies["postgres"].plan(Fault("call", after=after, side="up", action=action))
