@@ -4,6 +4,7 @@ import io
 import itertools
 import json
 import os
+import signal
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from datetime import datetime
@@ -34,6 +35,7 @@ from shared.services import Services
 from shared.tables import metadata
 from tests.support.clock import NOON, ManualClock, VirtualTimer
 from tests.support.database import TestDatabase
+from tests.support.programs import PATIENCE_S, Owner, Start
 from tests.support.redis import lose_everything
 from tests.support.serving import Functions
 
@@ -216,3 +218,24 @@ def own_redis(stack: Stack, tmp_path: Path) -> Iterator[ValkeyServer]:
     server.start()
     yield server
     server.remove()
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Start]:
+    """Start commands with a home folder of their own; whatever a test leaves of them is ended afterwards."""
+    # A shell lets what it starts in the background ignore Ctrl-C, and children would inherit that.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    started: list[Owner] = []
+
+    def start(module: str, *arguments: str, **settings: str) -> Owner:
+        started.append(Owner(tmp_path, module, *arguments, **settings))
+        return started[-1]
+
+    yield start
+    for owner in started:
+        if owner.process.poll() is None:
+            owner.process.kill()
+        owner.process.wait(PATIENCE_S)
+        assert owner.process.stdout is not None
+        owner.process.stdout.close()
+    signal.signal(signal.SIGINT, before)

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 import re
 import secrets
 import shlex
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -22,96 +20,11 @@ from sqlalchemy import text
 from devstack import guardian
 from devstack.databases import create_database
 from devstack.serving import REPOSITORY, Served, ask, fire
-from devstack.stack import ROOT, Stack
+from devstack.stack import Stack
 from functions.registry import JOBS
 from ops.engine import make_engine
 from shared.database_url import database_target
-
-PATIENCE_S = 60.0
-Start = Callable[..., "Owner"]
-
-
-class Owner:
-    """A command in a process of its own; remembers every descendant that it was seen with."""
-
-    def __init__(self, home: Path, module: str, *arguments: str, **settings: str) -> None:
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", module, *arguments],
-            cwd=REPOSITORY,
-            env={"PATH": os.environ["PATH"], "HOME": str(home), "TMPDIR": str(home), **settings},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            encoding="utf-8",
-        )
-        self.said = ""
-        self._family: set[psutil.Process] = set()
-
-    def read_until(self, fact: str = "") -> bool:
-        """Read lines until one has the fact, or to the end; whether it was found."""
-        assert self.process.stdout is not None
-        for line in self.process.stdout:
-            self.said += line
-            self.look()
-            if fact and fact in line:
-                return True
-        return False
-
-    def look(self) -> None:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            self._family.update(psutil.Process(self.process.pid).children(recursive=True))
-
-    def programs(self) -> str:
-        """The command lines of all descendants that still are there."""
-        lines = []
-        for process in self._family:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                lines.append(shlex.join(process.cmdline()))
-        return "\n".join(lines)
-
-    def end(self, number: signal.Signals) -> int:
-        self.look()
-        self.process.send_signal(number)
-        self.read_until()
-        return self.process.wait(PATIENCE_S)
-
-    def left(self) -> list[object]:
-        """What there still is of it: descendants, its folder, processes that were started for its folder."""
-        folders = list(ROOT.glob(f"{self.process.pid}-*"))
-        servers = [server for folder in folders for server in guardian.servers_below(folder)]
-        return [*filter(is_alive, self._family), *folders, *servers]
-
-
-def is_alive(process: psutil.Process) -> bool:
-    with contextlib.suppress(psutil.NoSuchProcess):
-        return bool(process.is_running()) and process.status() != psutil.STATUS_ZOMBIE
-    return False
-
-
-@pytest.fixture(autouse=True)
-def interruptible() -> Iterator[None]:
-    """Undo that a shell lets what it starts in the background ignore Ctrl-C: children would inherit it."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
-@pytest.fixture
-def start(tmp_path: Path) -> Iterator[Start]:
-    """Start commands with a home folder of their own; whatever a test leaves of them is ended afterwards."""
-    started: list[Owner] = []
-
-    def start(module: str, *arguments: str, **settings: str) -> Owner:
-        started.append(Owner(tmp_path, module, *arguments, **settings))
-        return started[-1]
-
-    yield start
-    for owner in started:
-        if owner.process.poll() is None:
-            owner.process.kill()
-        owner.process.wait(PATIENCE_S)
-        assert owner.process.stdout is not None
-        owner.process.stdout.close()
+from tests.support.programs import PATIENCE_S, Start, is_alive
 
 
 @pytest.fixture(scope="module")

@@ -1,55 +1,29 @@
 """`make dev`: a local cloud, in which the operator's commands find what they find at Google."""
 
-import contextlib
 import json
 import shlex
 import signal
-from collections.abc import Iterator
-from pathlib import Path
-
-import pytest
 
 from devstack.local_cloud import schedules
 from tests.support.commands import run_command
+from tests.support.programs import Start
 from tests.support.wait import until
-from tests.test_demo import Owner
 from tests.test_ops_schedules import declared
 
 
-@pytest.fixture(autouse=True)
-def interruptible() -> Iterator[None]:
-    """Undo that a shell lets what it starts in the background ignore Ctrl-C: children would inherit it."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
-@contextlib.contextmanager
-def started(home: Path) -> Iterator[Owner]:
-    owner = Owner(home, "devstack")
-    try:
-        yield owner
-    finally:
-        if owner.process.poll() is None:
-            owner.process.kill()
-        owner.process.communicate()
-
-
-def test_the_functions_are_served_and_fired_until_ctrl_c(tmp_path: Path) -> None:
-    with started(tmp_path) as dev:
-        assert dev.read_until("Ctrl-C stops the servers"), dev.said
-        environ = dict(
-            shlex.split(line)[1].split("=", 1) for line in dev.said.splitlines() if line.startswith("export ")
-        )
-        checked = run_command("schedules", "check", environ=environ)
-        assert (checked.exit_code, checked.stdout) == (0, "All 7 schedules are deployed as declared.\n")
-        assert run_command("schedules", "run", "period", environ=environ).exit_code == 0
-        until(lambda: _last_run(environ) == "completed", "the function has run", seconds=30)
-        found = json.loads(run_command("doctor", "--json", environ=environ).stdout)
-        assert [row for row in found if row["verdict"] == "wrong"] == []
-        assert dev.end(signal.SIGINT) == 0, dev.said
-        assert "Traceback" not in dev.said
-        assert dev.left() == []
+def test_the_functions_are_served_and_fired_until_ctrl_c(start: Start) -> None:
+    dev = start("devstack")
+    assert dev.read_until("Ctrl-C stops the servers"), dev.said
+    environ = dict(shlex.split(line)[1].split("=", 1) for line in dev.said.splitlines() if line.startswith("export "))
+    checked = run_command("schedules", "check", environ=environ)
+    assert (checked.exit_code, checked.stdout) == (0, "All 7 schedules are deployed as declared.\n")
+    assert run_command("schedules", "run", "period", environ=environ).exit_code == 0
+    until(lambda: _last_run(environ) == "completed", "the function has run", seconds=30)
+    found = json.loads(run_command("doctor", "--json", environ=environ).stdout)
+    assert [row for row in found if row["verdict"] == "wrong"] == []
+    assert dev.end(signal.SIGINT) == 0, dev.said
+    assert "Traceback" not in dev.said
+    assert dev.left() == []
 
 
 def test_what_is_fired_here_is_what_is_fired_at_google() -> None:
