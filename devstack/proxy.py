@@ -154,6 +154,7 @@ class Proxy:
         self.played: list[Kind] = []
         self._ways = _Ways()
         self._plan: list[Fault] = []
+        self._endings: list[asyncio.TimerHandle] = []
         self._open: dict[int, _Connection] = {}
         self._listener: socket.socket | None = None
         self._accepting: asyncio.Task[None] | None = None
@@ -225,6 +226,9 @@ class Proxy:
 
         def do() -> None:
             self._plan.clear()
+            for ending in self._endings:
+                ending.cancel()
+            self._endings.clear()
             for connection in list(self._open.values()):
                 if self._ways.is_black or connection.ways.is_black:
                     connection.close(hard=True)
@@ -373,7 +377,7 @@ class Proxy:
         elif fault.kind == "blackhole":
             self._set(number, is_black=True)
             if fault.seconds:
-                self._loop.call_later(fault.seconds, self._end_blackhole, number)
+                self._endings.append(self._loop.call_later(fault.seconds, self._end_blackhole, number))
 
     def _end_blackhole(self, number: int | None) -> None:
         if number is None:

@@ -78,10 +78,14 @@ class Player:
         for each in self.scene.schedule.rounds:
             self._round(each)
         self._heal()
-        self._collect(also_stopped=True)
+        if not self.scene.schedule.wakes_late or all(machine.is_stopped for machine in self.scene.machines):
+            self._wake()
+        self._collect(also_stopped=False)
         self.scene.replace_the_dead()
         for job, slot in sorted(self.record.slots):
             self._until_completed(job, slot)
+        self._wake()
+        self._collect(also_stopped=True)
         # Long enough for whatever was put off to be due again.
         self.scene.clock.advance(seconds=_ENDING.total_seconds())
         last = self.scene.clock.now()
@@ -113,6 +117,8 @@ class Player:
         self._collect(also_stopped=False)
         if what.heals:
             self._heal()
+        if what.wakes:
+            self._wake()
             self._collect(also_stopped=True)
 
     def _fire(self, fire: Fire) -> None:
@@ -194,6 +200,8 @@ class Player:
             proxy.heal()
         self.scene.account.faults.clear()
         self.scene.place.front.clear()
+
+    def _wake(self) -> None:
         for machine in self.scene.machines:
             if machine.is_stopped and not machine.was_killed:
                 machine.go_on()
@@ -227,7 +235,8 @@ class Player:
     # ---- afterwards
 
     def _deliver(self, job: str, slot: datetime, attempt: int) -> Told | None:
-        machine = self.scene.machines[attempt % len(self.scene.machines)]
+        awake = [machine for machine in self.scene.machines if not machine.is_stopped]
+        machine = awake[attempt % len(awake)]
         try:
             return self._note(job, slot, machine.fire(job, slot).result(_PATIENCE_SECONDS))
         except NoAnswer:

@@ -80,7 +80,10 @@ class Blow:
 
 @dataclass(frozen=True)
 class Round:
-    """Some minutes pass, troubles are set up, and firings are delivered at the same time."""
+    """Some minutes pass, troubles are set up, and firings are delivered at the same time.
+
+    Afterwards all servers are well again if it `heals`, and stopped machines go on if it `wakes`.
+    """
 
     minutes: int
     troubles: tuple[Trouble, ...]
@@ -88,15 +91,20 @@ class Round:
     firings: tuple[Fire, ...]
     blows: tuple[Blow, ...]
     heals: bool
+    wakes: bool
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """A whole schedule. `skews` are how far the machines' clocks are off, in seconds."""
+    """A whole schedule. `skews` are how far the machines' clocks are off, in seconds.
+
+    `wakes_late`: a machine that is still stopped at the end goes on when the other one has done everything.
+    """
 
     seed: int
     skews: tuple[int, int]
     rounds: tuple[Round, ...]
+    wakes_late: bool = False
 
     @property
     def loses_locks(self) -> bool:
@@ -120,7 +128,7 @@ def draw(seed: int) -> Schedule:
     rounds: list[Round] = []
     for number in range(chance.randint(2, 4)):
         rounds.append(_round(chance, number, rounds))
-    return Schedule(seed, skews, tuple(rounds))
+    return Schedule(seed, skews, tuple(rounds), wakes_late=chance.random() < 0.7)
 
 
 def _round(chance: random.Random, number: int, earlier: list[Round]) -> Round:
@@ -140,6 +148,7 @@ def _round(chance: random.Random, number: int, earlier: list[Round]) -> Round:
         firings=tuple(firings),
         blows=tuple(sorted(blows, key=lambda blow: blow.after_ms)),
         heals=chance.random() < 0.7,
+        wakes=chance.random() < 0.4,
     )
 
 

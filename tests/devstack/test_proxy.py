@@ -164,6 +164,19 @@ def test_a_blackhole_for_some_time_ends_by_a_reset(proxy: Proxy) -> None:
         assert said(after, b"x") == b"x"
 
 
+def test_what_is_healed_is_not_struck_by_what_was_to_end_a_blackhole(proxy: Proxy) -> None:
+    proxy.plan(Fault("blackhole", after=1, side="up", everywhere=True, seconds=0.1))
+    with closing(connect(proxy)) as client:
+        client.sendall(b"x")
+        until(lambda: proxy.played, "the blackhole is there")
+        proxy.heal()
+    with closing(connect(proxy, seconds=0.3)) as after:
+        assert said(after, b"x") == b"x"
+        # Past the moment at which it was to end.
+        with pytest.raises(TimeoutError):
+            after.recv(1)
+
+
 def test_delay_and_rate_hold_bytes_up(proxy: Proxy) -> None:
     """No more than that: a lower bound that the machine's load cannot break."""
     with closing(connect(proxy)) as client:
