@@ -26,25 +26,30 @@ def main() -> int:
     found: list[int] = []
     totals: Counter[str] = Counter()
     played = 0
-    with terminated_cleanly(), a_whole_place() as place:
-        for seed in range(given.seed, given.seed + given.schedules):
-            if given.minutes and time.monotonic() - began > given.minutes * 60:
-                break
-            result = play(place, seed)
-            played += 1
-            totals.update(result.seen)
-            if given.verbose:
-                _say(f"seed {seed}: {result.seconds:.1f} s, {_shown(result.seen)}")
-            if result.findings:
-                found.append(seed)
-                more = len(result.findings) - _SHOWN
-                shown = [*result.findings[:_SHOWN], *([f"and {more} more"] if more > 0 else [])]
-                _say("\n    ".join((f"seed {seed} found:", *shown)))
-                if given.first:
+    try:
+        with terminated_cleanly(), a_whole_place() as place:
+            for seed in range(given.seed, given.seed + given.schedules):
+                if given.minutes and time.monotonic() - began > given.minutes * 60:
                     break
-    seconds = time.monotonic() - began
-    _say(f"{played} schedules in {seconds:.0f} s, {seconds / max(1, played):.1f} s each. Seen: {_shown(totals)}.")
-    _say(f"{len(found)} of them found something: {', '.join(map(str, found))}." if found else "None found anything.")
+                result = play(place, seed)
+                played += 1
+                totals.update(result.seen)
+                if given.verbose:
+                    _say(f"seed {seed}: {result.seconds:.1f} s, {_shown(result.seen)}")
+                if result.findings:
+                    found.append(seed)
+                    more = len(result.findings) - _SHOWN
+                    shown = [*result.findings[:_SHOWN], *([f"and {more} more"] if more > 0 else [])]
+                    _say("\n    ".join((f"seed {seed} found:", *shown)))
+                    if given.first:
+                        break
+    finally:
+        # Also when somebody has had enough.
+        seconds = time.monotonic() - began
+        _say(f"{played} schedules in {seconds:.0f} s, {seconds / max(1, played):.1f} s each. Seen: {_shown(totals)}.")
+        _say(
+            f"{len(found)} of them found something: {', '.join(map(str, found))}." if found else "None found anything."
+        )
     return 1 if found else 0
 
 

@@ -31,6 +31,8 @@ from tests.support.stripe import TAKEOVER
 
 _NUMBERS = itertools.count(1)
 LOCK_TTL_SECONDS = 2
+# Nobody listens there.
+_NOBODY = "redis://127.0.0.1:1/0"
 
 
 @dataclass
@@ -139,7 +141,14 @@ class Scene:
         log = self.place.folder / f"{self._number}-{len(self.logs)}.log"
         self.logs.append(log)
         skew = timedelta(seconds=self.schedule.skews[number])
-        return Machine(self.environ, self.clock.file, skew, log)
+        environ = dict(self.environ)
+        if self.schedule.redis == f"cut off from {number}":
+            environ["REDIS_URL"] = _NOBODY
+        elif self.schedule.redis == "absent":
+            # On Cloud Run, an installation with no Redis.
+            del environ["REDIS_URL"]
+            environ["K_SERVICE"] = "chaos"
+        return Machine(environ, self.clock.file, skew, log)
 
     def replace_the_dead(self) -> None:
         """A new machine in the place of each that was killed."""

@@ -21,6 +21,7 @@ _STRIPE = ("429", "409", "500_before", "500_after", "cut_before", "cut_after", "
 _GCS = ("503", "429", "500", "cut_before", "cut_after")
 _KINDS: tuple[Kind, ...] = ("cut", "reset", "reset", "blackhole", "delay", "slow", "refuse")
 _TAKEOVERS = 0.4
+_WITHOUT_REDIS = ("absent", "cut off from 0", "cut off from 1")
 # About as many bytes as a round sends up to the server, and gets down from it.
 _BYTES = {
     "postgres": {"up": 40_000, "down": 18_000},
@@ -98,6 +99,7 @@ class Round:
 class Schedule:
     """A whole schedule. `skews` are how far the machines' clocks are off, in seconds.
 
+    `redis`: it is there, the installation has none, or one machine cannot reach it: then both may run at once.
     `wakes_late`: a machine that is still stopped at the end goes on when the other one has done everything.
     """
 
@@ -105,14 +107,17 @@ class Schedule:
     skews: tuple[int, int]
     rounds: tuple[Round, ...]
     wakes_late: bool = False
+    redis: str = "there"
 
     @property
     def loses_locks(self) -> bool:
         """Whether anything in it may make a run lose its lock or its word."""
         blows = {blow.what for each in self.rounds for blow in each.blows}
         troubles = [trouble for each in self.rounds for trouble in each.troubles]
-        return bool(blows & set(BLOWS)) or any(
-            trouble.signal or trouble.backend in ("redis", "postgres") for trouble in troubles
+        return (
+            self.redis.startswith("cut off")
+            or bool(blows & set(BLOWS))
+            or any(trouble.signal or trouble.backend in ("redis", "postgres") for trouble in troubles)
         )
 
     @property
@@ -128,7 +133,8 @@ def draw(seed: int) -> Schedule:
     rounds: list[Round] = []
     for number in range(chance.randint(2, 4)):
         rounds.append(_round(chance, number, rounds))
-    return Schedule(seed, skews, tuple(rounds), wakes_late=chance.random() < 0.7)
+    redis = chance.choice(["there"] * 6 + list(_WITHOUT_REDIS))
+    return Schedule(seed, skews, tuple(rounds), wakes_late=chance.random() < 0.7, redis=redis)
 
 
 def _round(chance: random.Random, number: int, earlier: list[Round]) -> Round:
