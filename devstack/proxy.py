@@ -24,11 +24,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import random
 import socket
 import struct
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, Literal, Self
@@ -70,28 +69,6 @@ class Fault:
     def is_for(self, number: int, side: str) -> bool:
         """Whether bytes of a connection in a direction count for it."""
         return self.waits_for in (None, number) and self.side in ("both", side)
-
-
-def draw_faults(
-    seed: int, number: int, kinds: Sequence[Kind], *, within: int, connections: int = 0, seconds: float = 0.2
-) -> list[Fault]:
-    """So many faults, the same ones for a seed: at a byte within so many, or at one of the next connections."""
-    chance = random.Random(seed)  # noqa: S311  nothing secret: the same seed must give the same faults
-    drawn = []
-    for _ in range(number):
-        kind = chance.choice(kinds)
-        at_connection = connections > 0 and chance.random() < 0.3
-        fault = Fault(
-            kind,
-            after=chance.randrange(within // 4) if at_connection else chance.randrange(1, within),
-            side=chance.choice(("up", "down", "both")),
-            connection=chance.randint(1, connections) if at_connection else None,
-            everywhere=chance.random() < 0.3,
-            seconds=seconds,
-            rate=4_000 if kind == "slow" else 0,
-        )
-        drawn.append(fault)
-    return drawn
 
 
 @dataclass

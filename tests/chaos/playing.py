@@ -132,10 +132,10 @@ class Player:
         proxy = self.scene.proxies[what.backend]
         if what.signal:
             action = partial(self._signal, what, round_)
-            proxy.plan(Fault("call", after=what.after, side=what.side, action=action))
+            proxy.plan(Fault("call", what.after, what.side, what.connection, action=action))
         if what.kind != "call":
             rate = 20_000 if what.kind == "slow" else 0
-            proxy.plan(Fault(what.kind, what.after, what.side, None, what.everywhere, what.seconds, rate))
+            proxy.plan(Fault(what.kind, what.after, what.side, what.connection, what.everywhere, what.seconds, rate))
 
     def _signal(self, what: Trouble, round_: Round) -> None:
         """In the proxy's thread, at the very byte."""

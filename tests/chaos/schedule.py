@@ -47,6 +47,8 @@ class Fire:
 class Trouble:
     """A fault of a proxy, planned when a round begins; or at that byte a signal to a machine, or a takeover.
 
+    The byte is one of all connections together, or of the one that is made as the so-manyth from then on.
+
     A takeover: Redis loses all keys, the round's jobs are fired again on that machine, and the connection gets slow. So
     the new run begins while the old one is in the middle of a transaction.
     """
@@ -59,6 +61,7 @@ class Trouble:
     seconds: float
     signal: str = ""
     machine: int = 0
+    connection: int | None = None
 
 
 @dataclass(frozen=True)
@@ -177,7 +180,9 @@ def _firings(chance: random.Random, number: int, earlier: list[Round]) -> list[F
 def _trouble(chance: random.Random, jobs: list[str]) -> Trouble:
     backend = chance.choice(_USES[chance.choice(jobs)])
     side = chance.choice(_SIDES)
-    after = chance.randrange(_BYTES[backend][side])
+    # Early in a connection its login is broken, or what it was made for.
+    connection = chance.randint(1, 4) if chance.random() < 0.2 else None
+    after = chance.randrange(_BYTES[backend][side] if connection is None else 1_500)
     signal = chance.choice(["", "", "", "", "kill", "kill", "stop"])
     kind = "call" if signal else chance.choice(_KINDS)
     return Trouble(
@@ -189,6 +194,7 @@ def _trouble(chance: random.Random, jobs: list[str]) -> Trouble:
         seconds=chance.choice([0.002, 0.01]) if kind == "delay" else chance.choice([0.1, 0.3]),
         signal=signal,
         machine=chance.randrange(2),
+        connection=connection,
     )
 
 

@@ -9,7 +9,7 @@ from contextlib import closing
 
 import pytest
 
-from devstack.proxy import Fault, Proxy, draw_faults
+from devstack.proxy import Fault, Proxy
 from tests.support.wait import until
 
 
@@ -216,13 +216,3 @@ def test_the_server_behind_may_be_replaced_or_away(proxy: Proxy, upstream: tuple
     proxy.upstream = upstream
     with closing(connect(proxy)) as client:
         assert said(client, b"x") == b"x"
-
-
-def test_the_same_seed_draws_the_same_faults() -> None:
-    def drawn(seed: int) -> list[Fault]:
-        return draw_faults(seed, 20, ("cut", "slow", "blackhole"), within=1000, connections=3)
-
-    assert drawn(1) == drawn(1)
-    assert drawn(1) != drawn(2)
-    assert {fault.kind for fault in drawn(1)} == {"cut", "slow", "blackhole"}
-    assert {fault.connection for fault in drawn(1)} == {None, 1, 2, 3}
