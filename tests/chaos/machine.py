@@ -150,6 +150,8 @@ class Machine:
         self._pipe, theirs = _FORKS.Pipe()
         self._process = _FORKS.Process(target=_serve, args=(theirs, dict(environ), clock, skew, log), daemon=True)
         self._process.start()
+        # A handle, where there are any: a number may be another process's by the time that it is used.
+        self._handle = os.pidfd_open(self._process.pid or 0) if hasattr(os, "pidfd_open") else -1
         theirs.close()
         self._waiting: dict[int, Future[Answer | None]] = {}
         self._number = 0
@@ -195,15 +197,19 @@ class Machine:
                 self._pipe.send(None)
         self._reader.join(20)
         ended_well = self.was_killed or not self._reader.is_alive()
-        self._process.kill()
+        self._signal(signal.SIGKILL)
         self._process.join()
         self._reader.join()
         self._pipe.close()
+        if self._handle >= 0:
+            os.close(self._handle)
         return ended_well
 
     def _signal(self, number: int) -> None:
-        if self._process.pid is not None:
-            with contextlib.suppress(ProcessLookupError):
+        with contextlib.suppress(ProcessLookupError):
+            if self._handle >= 0:
+                signal.pidfd_send_signal(self._handle, number)
+            elif self._process.pid is not None and self._process.is_alive():
                 os.kill(self._process.pid, number)
 
     def _read(self) -> None:
