@@ -261,9 +261,14 @@ class Player:
     def _replay(self) -> None:
         """Each firing once more: answered from Redis, and from the ledger where Redis has lost it."""
         for job, slot in sorted(self.record.slots):
-            first = self._deliver(job, slot, 0)
+            first = self._replayed(job, slot, 0)
             for client in (self.scene.redis, self.scene.spare):
                 client.delete(f"maintenance:{job}:0:result:{slot.isoformat().replace('+00:00', 'Z')}")
-            second = self._deliver(job, slot, 1)
+            second = self._replayed(job, slot, 1)
             if first is not None and second is not None:
                 self.record.replays.append((first, second))
+
+    def _replayed(self, job: str, slot: datetime, attempt: int) -> Told | None:
+        """One more delivery. A connection that broke within the last second is trusted once more: that is no answer."""
+        told = self._deliver(job, slot, attempt)
+        return self._deliver(job, slot, attempt) if told is not None and told.status == "unavailable" else told
