@@ -65,14 +65,14 @@ def pairs(headings: Sequence[str], row: Sequence[str], room: int) -> Iterator[st
         if line:
             yield line
             pair = _INDENT + pair
-        *whole, line = _wrapped(pair, room, _INDENT * 2)
+        *whole, line = wrapped(pair, room, _INDENT * 2)
         yield from whole
     yield line
 
 
 def lines(row: Sequence[str], widths: Sequence[int], *, right: Collection[int] = ()) -> Iterator[str]:
     """The lines of one row of a table; `right` are the places of columns that stand to the right."""
-    parts = [_wrapped(text, width, "") for text, width in zip(row, widths, strict=True)]
+    parts = [wrapped(text, width, "") for text, width in zip(row, widths, strict=True)]
     for number in range(max(map(len, parts))):
         shown = [part[number] if number < len(part) else "" for part in parts]
         yield (
@@ -87,7 +87,7 @@ def _padded(text: str, width: int, *, to_the_right: bool) -> str:
     return padding + text if to_the_right else text + padding
 
 
-def _wrapped(text: str, room: int, deeper: str) -> list[str]:
+def wrapped(text: str, room: int, deeper: str) -> list[str]:
     """A text over several lines, at its spaces; only what is longer than a line is broken.
 
     All lines but the first begin with `deeper`.

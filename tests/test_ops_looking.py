@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 
@@ -12,6 +13,8 @@ from devstack.serving import REPOSITORY
 from functions.registry import JOBS
 from ops.shell import BUG, DOWN, NO, USAGE, WRONG, printable
 from tests.conftest import Environment
+from tests.support.clock import ManualClock
+from tests.support.commands import run_command
 from tests.support.database import TestDatabase
 from tests.test_migrate import ops
 
@@ -49,6 +52,65 @@ def test_status_tells_what_runs_now(database: TestDatabase, environ: dict[str, s
     assert "running since" in ops("status", environ=environ).stdout
 
 
+def test_status_tells_of_a_pause_and_of_the_first_firing_after_it(
+    database: TestDatabase, environment: Environment, clock: ManualClock, environ: dict[str, str]
+) -> None:
+    """Whatever came of the firings that it held: how the job is was said by the last run that was let run."""
+
+    def state() -> dict[str, Any]:
+        done = run_command("status", "--json", environ=environ)
+        return next(row for row in json.loads(done.stdout) if row["job"] == "period_reset")
+
+    assert (state()["state"], state()["paused_until"]) == ("OVERDUE, never ran", None)
+    pause = ("pause", "period", "--reason", HOSTILE, "--until")
+    assert run_command(*pause, "2099-01-31T00:30:00Z", environ=environ).exit_code == 0
+    told = state()
+    assert (told["state"], told["overdue"]) == ("OVERDUE, paused until 2099-01-31 00:30Z", True)
+    assert (told["paused_until"], told["paused_why"]) == ("2099-01-31T00:30:00Z", HOSTILE)
+    # It fires at half past twelve, and a pause no longer holds at its end.
+    assert told["next_firing"] == "2099-01-31T00:30:00Z"
+    assert run_command(*pause, "2099-01-31T00:30:01Z", environ=environ).exit_code == 0
+    assert state()["next_firing"] == "2099-02-01T00:30:00Z"
+    assert environment.run().status == "paused"
+    assert run_command("resume", "period", environ=environ).exit_code == 0
+    assert (state()["state"], state()["last_run"]["status"]) == ("OVERDUE, never ran", "paused")
+    database.execute("UPDATE maintenance.identity SET bound_at = :now", now=datetime.now(UTC))
+    assert state()["state"] == "resumed, never ran"
+    run_all(environ)
+    assert run_command(*pause, "9999-12-31T23:59:59Z", environ=environ).exit_code == 0
+    told = state()
+    assert (told["state"], told["next_firing"]) == ("paused until 9999-12-31 23:59Z", None)
+    clock.set(datetime.now(UTC))
+    assert environment.run().status == "paused"
+    shown = run_command("status", environ={**environ, "COLUMNS": "80"}).stdout
+    assert f"period is paused by {told['paused_by']}: {printable(HOSTILE)}" in " ".join(shown.split())
+    assert "`python -m ops resume period` ends it" in " ".join(shown.split())
+    assert max(map(len, shown.splitlines())) <= 80
+    assert run_command("resume", "period", environ=environ).exit_code == 0
+    assert state()["state"] == "resumed, last completed"
+    assert "is paused by" not in run_command("status", environ=environ).stdout
+
+
+def test_status_says_what_waits_in_words_and_units(database: TestDatabase, environ: dict[str, str]) -> None:
+    database.account("ann", "pro", stripe_customer_id="cus_ann")
+    day = timedelta(days=1)
+    for pages, days in ((1200, 6), (35, 2)):
+        database.execute(
+            "INSERT INTO usage_events (user_id, source, pages, occurred_at) VALUES ('ann', 'x', :p, :at)",
+            p=pages,
+            at=datetime.now(UTC) - days * day - timedelta(minutes=1),
+        )
+    waits = "2 events unreported (1,235 pages, oldest 6 d)"
+    wide = run_command("status", environ={**environ, "COLUMNS": "160"}).stdout.splitlines()
+    assert [line.split()[0] for line in wide] == ["JOB", *(job.cli for job in JOBS.values())]
+    assert wide[2].endswith(f"Z  {waits}")
+    narrow = run_command("status", environ={**environ, "COLUMNS": "80"}).stdout.splitlines()
+    assert max(map(len, narrow)) <= 80
+    (line,) = (line for line in narrow if waits in line)
+    assert line.strip().startswith("NEXT FIRING") or line.strip() == f"WAITING {waits}"
+    assert [line.split()[1] for line in narrow if line.startswith("JOB ")] == [job.cli for job in JOBS.values()]
+
+
 def test_history_and_one_run(database: TestDatabase, environment: Environment, environ: dict[str, str]) -> None:
     database.account("ann", "free")
     first, second = environment.run(), environment.run(dry_run=True)
@@ -59,6 +121,29 @@ def test_history_and_one_run(database: TestDatabase, environment: Environment, e
     one = json.loads(ops("show", str(first.run_id), "--json", environ=environ).stdout)
     assert (one["status"], one["counts"]["updated_count"]) == ("completed", 1)
     assert f" {first.message}\n" in ops("show", str(first.run_id), environ=environ).stdout
+
+
+def test_one_run_is_shown_without_what_is_not_there_and_in_units(
+    database: TestDatabase, environ: dict[str, str]
+) -> None:
+    counts = {"objects_deleted": 3, "bytes_deleted": 123_456, "oldest_open_minutes": 8640, "due_count": 0, "held": 0}
+    database.execute(
+        "INSERT INTO maintenance.runs (job, trigger, status, dry_run, started_at, deadline_at, counts) "
+        "VALUES ('abandoned_cleanup', 'cli', 'running', false, :now, :now, CAST(:counts AS jsonb))",
+        now=datetime.now(UTC),
+        counts=json.dumps(counts),
+    )
+    key = str(database.value("SELECT id FROM maintenance.runs"))
+    lines = run_command("show", key, environ={**environ, "COLUMNS": "80"}).stdout.splitlines()
+    shown = {name: value for name, _, value in (line.partition(" ") for line in lines)}
+    assert [shown[name].strip() for name in ("objects_deleted", "bytes_deleted", "oldest_open_minutes")] == [
+        "3", "123 kB", "6 d",
+    ]  # fmt: skip
+    assert lines[-1] == "zero: held, due_count"
+    missing = {"message", "error_type", "error_id", "finished_at", "slot", "revision"}
+    assert missing.isdisjoint(shown)
+    told = json.loads(run_command("show", key, "--json", environ=environ).stdout)
+    assert (told["counts"], missing <= set(told)) == (counts, True)
 
 
 def test_a_pause_holds_firings_and_is_recorded(environment: Environment, environ: dict[str, str]) -> None:
@@ -94,6 +179,8 @@ def test_what_a_terminal_could_take_for_a_command_is_made_visible() -> None:
         (["pause", "period", "--until", "2099-01-01T00:00:00Z"], USAGE, "--reason"),
         (["pause", "period", "--until", "2099-01-01T00:00:00Z", "--reason", " "], USAGE, "must not be empty"),
         (["show", "99999"], WRONG, "There is no run 99999"),
+        (["show", "last"], USAGE, "'last' is no number of a run; `python -m ops history` lists them."),
+        (["show", "0"], USAGE, "'0' is no number of a run"),
         (["history", "--limit", "0"], USAGE, "0 is not in the range"),
     ],
 )

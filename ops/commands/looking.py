@@ -1,16 +1,22 @@
 """Commands that only look: how each job is, what ran, and who did what by hand."""
 
-from collections.abc import Mapping
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import click
 
 from functions.registry import JOBS
 from ops.grants import HEALTH_JOB
 from ops.jobs import job_named, recorded_as
+from ops.layout import wrapped
 from ops.shell import NO, Column, NotThere, Shell, cell, command
+from ops.waiting_words import figure, in_words
 from shared.health import lines_of
 from shared.job import Job
+from shared.postgres import Row
 from shared.sql import load_statements
 from shared.start_check import check_start
 
@@ -20,7 +26,8 @@ _STATUS = (
     Column("STATE", "state"),
     Column("LAST SUCCESS", "last_success"),
     Column("NEXT FIRING", "next_firing"),
-    Column("WAITING", "waiting"),
+    # Whole, so that a narrow terminal gets each job in lines of its own instead of a ribbon of words.
+    Column("WAITING", "waits", whole=True),
 )
 _HISTORY = (
     Column("RUN", "id", right=True),
@@ -37,9 +44,26 @@ _ACTIONS = (
     Column("WITH", "arguments"),
     Column("REASON", "reason"),
 )
+_MINUTE = "%Y-%m-%d %H:%MZ"
 limit_option = click.option(
     "--limit", type=click.IntRange(1, 10_000), default=20, show_default=True, help="At most so many."
 )
+
+
+class RunNumber(click.ParamType[int]):
+    """The number of a run on the command line."""
+
+    name = "number"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Read it; what is none is a wrong command line."""
+        try:
+            number = int(str(value))
+        except ValueError:
+            number = 0
+        if number < 1:
+            self.fail(f"{str(value)!r} is no number of a run; `python -m ops history` lists them.", param, ctx)
+        return number
 
 
 def job_of(name: str) -> Job:
@@ -67,24 +91,17 @@ def add_to(group: click.Group) -> None:
             state = check_start(transaction, JOBS[HEALTH_JOB], services.settings, shell.now)
             last = {
                 row["job"]: row
-                for row in transaction.rows(_STATEMENTS["last_runs"], dry_run=services.settings.report_only)
+                for row in transaction.rows(
+                    _STATEMENTS["last_runs"], jobs=list(JOBS), now=shell.now, dry_run=services.settings.report_only
+                )
             }
-        rows = []
-        for line in lines_of(services, JOBS, shell.now, state):
-            run = last.get(line["job"], {})
-            rows.append(
-                {
-                    **line,
-                    "short": JOBS[str(line["job"])].cli,
-                    "state": _state(line, run),
-                    "last_run": {name: run.get(name) for name in ("id", "status", "started_at")} if run else None,
-                    "running_run": run.get("running_id"),
-                    "running_since": run.get("running_since"),
-                }
-            )
-        # With spaces, so that a narrow table need not break the words.
-        shown = rows if shell.as_json else [{**row, "waiting": cell(row["waiting"]).replace("_", " ")} for row in rows]
+        rows = [
+            _now(line, JOBS[str(line["job"])], last[str(line["job"])])
+            for line in lines_of(services, JOBS, shell.now, state)
+        ]
+        shown = rows if shell.as_json else [{**row, "waits": in_words(row["waiting"])} for row in rows]
         shell.table(shown, _STATUS, "There are no jobs.")
+        _tell_pauses(shell, rows)
         return NO if any(row["overdue"] for row in rows) else 0
 
     @command(group, "history")
@@ -101,7 +118,7 @@ def add_to(group: click.Group) -> None:
         shell.table([{**row, "short": _short(row["job"])} for row in rows], _HISTORY, "Nothing has run yet.")
 
     @command(group, "show")
-    @click.argument("run_id", type=click.IntRange(min=1))
+    @click.argument("run_id", type=RunNumber())
     def show(shell: Shell, run_id: int) -> None:
         """Show everything about one run.
 
@@ -111,10 +128,7 @@ def add_to(group: click.Group) -> None:
             row = transaction.row(_STATEMENTS["run"], id=run_id)
         if row is None:
             raise NotThere(f"There is no run {run_id}. `python -m ops history` lists the newest.")
-        counts = row["counts"]
-        named = {name: value for name, value in row.items() if name != "counts"}
-        width = max(len(name) for name in (*named, *counts))
-        shell.tell(row, *(f"{name:{width}}  {cell(value)}" for name, value in {**named, **counts}.items()))
+        shell.tell(row, *_about(row))
 
     @command(group, "actions")
     @limit_option
@@ -128,11 +142,74 @@ def add_to(group: click.Group) -> None:
         shell.table(rows, _ACTIONS, "Nothing was done by hand yet.")
 
 
-def _state(line: Mapping[str, object], run: Mapping[str, object]) -> str:
-    if run.get("running_id") is not None:
-        return f"running since {run['running_since']:%Y-%m-%d %H:%M}Z"
-    said = str(run.get("status", "never ran"))
-    return f"OVERDUE, last {said}" if line["overdue"] else said
+def _now(line: Mapping[str, Any], job: Job, run: Row) -> Mapping[str, Any]:
+    """A job's line of `status`, of what the health check says and what is on record."""
+    until = run["paused_until"]
+    return {
+        **line,
+        "next_firing": line["next_firing"] if until is None else _first_after(job, until),
+        "short": job.cli,
+        "state": _state(line, run),
+        "last_run": {name: run[name] for name in ("id", "status", "started_at")} if run["id"] is not None else None,
+        "running_run": run["running_id"],
+        "running_since": run["running_since"],
+        "paused_until": until,
+        "paused_by": run["paused_by"],
+        "paused_why": run["paused_why"],
+    }
+
+
+def _first_after(job: Job, pause: datetime) -> datetime | None:
+    """The first firing that a pause does not hold. One at the very moment of its end is none that it holds."""
+    try:
+        return job.next_firing(pause - timedelta(microseconds=1))
+    except OverflowError:
+        # The pause lasts as long as the calendar.
+        return None
+
+
+def _state(line: Mapping[str, object], run: Row) -> str:
+    if run["running_id"] is not None:
+        said = [f"running since {run['running_since']:{_MINUTE}}"]
+        if run["paused_until"] is not None:
+            said.append(f"paused until {run['paused_until']:{_MINUTE}}")
+        return ", ".join(said)
+    ended = run["worked_status"] or "never ran"
+    if run["paused_until"] is not None:
+        said = [f"paused until {run['paused_until']:{_MINUTE}}"]
+    elif line["overdue"]:
+        said = [f"last {ended}" if run["worked_status"] else ended]
+    elif run["status"] == "paused":
+        said = ["resumed", f"last {ended}" if run["worked_status"] else ended]
+    else:
+        said = [ended]
+    return ", ".join(["OVERDUE", *said] if line["overdue"] else said)
+
+
+def _tell_pauses(shell: Shell, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Say of each pause who made it and why, and how it ends."""
+    for row in rows:
+        if row["paused_until"] is not None:
+            said = f"{row['short']} is paused by {cell(row['paused_by'])}: {cell(row['paused_why'])}"
+            shell.say("")
+            for line in _in_lines(f"{said} (`python -m ops resume {row['short']}` ends it)"):
+                shell.say(line)
+
+
+def _in_lines(text: str) -> Sequence[str]:
+    return wrapped(text, shutil.get_terminal_size().columns, "  ")
+
+
+def _about(run: Row) -> Iterator[str]:
+    """All about a run, a line each; of figures that are zero only their names, and nothing of what is not there."""
+    counts = run["counts"]
+    named = {name: cell(value) for name, value in run.items() if name != "counts" and value not in (None, "")}
+    figures = {name: figure(name, value) for name, value in counts.items() if value}
+    width = max(map(len, (*named, *figures)))
+    for name, value in {**named, **figures}.items():
+        yield f"{name:{width}}  {value}"
+    if zeros := [name for name, value in counts.items() if not value]:
+        yield from _in_lines(f"zero: {', '.join(zeros)}")
 
 
 def _short(name: str) -> str:

@@ -1,17 +1,35 @@
 -- What an operator looks at. Nothing here writes.
 
 -- name: last_runs
--- The newest run of each job that is none of a dry run, and the one that is running now, if any.
-SELECT DISTINCT ON (runs.job)
-    runs.job, runs.id, runs.status, runs.started_at, running.id AS running_id, running.started_at AS running_since
-FROM maintenance.runs
+-- Of each job named: the newest run that is none of a dry run (or is one, in report mode); how the newest of these ended that
+-- was not held by a pause; the one that is running now; and the pause in force, if any.
+SELECT
+    job.name AS job, last.id, last.status, last.started_at, worked.status AS worked_status,
+    running.id AS running_id, running.started_at AS running_since,
+    controls.paused_until, controls.by AS paused_by, controls.why AS paused_why
+FROM unnest(CAST(:jobs AS text[])) AS job (name)
 LEFT JOIN LATERAL (
-    SELECT id, started_at FROM maintenance.runs AS other
-    WHERE other.job = runs.job AND other.status = 'running'
-    ORDER BY id DESC LIMIT 1
+    SELECT id, status, started_at
+    FROM maintenance.runs
+    WHERE runs.job = job.name AND runs.dry_run = :dry_run
+    ORDER BY runs.started_at DESC, runs.id DESC
+    LIMIT 1
+) AS last ON true
+LEFT JOIN LATERAL (
+    SELECT status
+    FROM maintenance.runs
+    WHERE runs.job = job.name AND runs.dry_run = :dry_run AND runs.status <> 'paused'
+    ORDER BY runs.started_at DESC, runs.id DESC
+    LIMIT 1
+) AS worked ON true
+LEFT JOIN LATERAL (
+    SELECT id, started_at
+    FROM maintenance.runs
+    WHERE runs.job = job.name AND runs.status = 'running'
+    ORDER BY runs.id DESC
+    LIMIT 1
 ) AS running ON true
-WHERE runs.dry_run = :dry_run
-ORDER BY runs.job, runs.started_at DESC, runs.id DESC;
+LEFT JOIN maintenance.controls ON controls.job = job.name AND controls.paused_until > :now;
 
 -- name: history
 -- The newest runs, of one job or of all.
