@@ -237,7 +237,7 @@ def _artifact_attempts(rng: random.Random, story: Story, slot: datetime) -> list
         why = (
             "Refused: 1204 of 41877 objects would be deleted, and at most 837 may go in one run. Nothing was deleted. "
             "Check that the database, the bucket, the clock and the retention settings are the right ones; if so, run "
-            "`python -m ops run artifact --allow-deletes N` with a large enough N."
+            "`python -m ops run artifact --allow-deletes N --reason WHY` with a large enough N."
         )
         return [Attempt("refused", why, counted(_ARTIFACT), 22.0, error_type="Refused")] * (_ARTIFACT.retries + 1)
     if ago == story.misconfigured_days:

@@ -138,27 +138,80 @@ def command(group: click.Group, name: str) -> Callable[[Callable[..., int | None
         @click.option("--debug", is_flag=True, help="Print a stack trace if something fails.")
         @functools.wraps(function)
         def run(as_json: bool, debug: bool, **arguments: object) -> None:
+            with _leaving_readers():
+                sys.exit(answered(as_json, debug, arguments))
+
+        def answered(as_json: bool, debug: bool, arguments: Mapping[str, object]) -> int:
             log = cast(TextIO, Warnings(sys.stderr)) if sys.stderr.isatty() else sys.stderr
             shell = Shell(os.environ, SystemClock(), as_json, log)
             try:
-                code = function(shell, **arguments) or DONE
+                return function(shell, **arguments) or DONE
+            except click.Abort:
+                # Ctrl-C, or the end of the input, where something was asked.
+                click.echo("\nNothing was changed.", err=True)
+                return NO
             except click.ClickException:
                 raise
-            except BrokenPipeError:
-                # Whoever read the output has had enough (`… | head`). Nothing more is written, not even at the exit.
-                sys.stdout = None
-                code = DONE
             except Exception as error:  # noqa: BLE001  the boundary: whatever it is, it becomes a sentence
-                code = _failed(shell, error, debug)
+                return _failed(shell, error, debug)
             finally:
                 shell.services.close()
-            sys.exit(code)
 
         # The first sentence as a whole: click would cut it where a terminal of 80 columns has room for no more.
         summary = inspect.cleandoc(function.__doc__ or "").partition("\n\n")[0].replace("\n", " ")
         return group.command(name, short_help=summary)(run)
 
     return decorate
+
+
+class _Forgiving:
+    """A stream whose reader may leave (`… | head`): what is written then is dropped, and nothing breaks off for it."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self.left: OSError | None = None
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        """Write, as long as somebody reads."""
+        if self.left is None:
+            try:
+                return self._stream.write(text)
+            except OSError as error:
+                self.left = error
+        return len(text)
+
+    def flush(self) -> None:
+        """Flush, as long as somebody reads."""
+        if self.left is None:
+            try:
+                self._stream.flush()
+            except OSError as error:
+                self.left = error
+
+
+@contextmanager
+def _leaving_readers() -> Iterator[None]:
+    """Let a command come to its end and its answer, whoever stops reading what it prints.
+
+    Where that is a fault, such as a full disk, and no reader's choice, it is said, and the exit code is WRONG.
+    """
+    before = sys.stdout, sys.stderr
+    out, err = _Forgiving(sys.stdout), _Forgiving(sys.stderr)
+    sys.stdout, sys.stderr = cast(TextIO, out), cast(TextIO, err)
+    try:
+        yield
+    finally:
+        out.flush()
+        err.flush()
+        # Python writes what is left in them at its exit, and would fail there.
+        sys.stdout = before[0] if out.left is None else None
+        sys.stderr = before[1] if err.left is None else None
+        if out.left is not None and not isinstance(out.left, BrokenPipeError):
+            click.echo(f"What was printed is not all there: {out.left.strerror}.", err=True)
+            sys.exit(WRONG)
 
 
 class Warnings(io.TextIOBase):

@@ -50,7 +50,7 @@ def run_job(services: Services, job: Job, invocation: Invocation) -> Outcome:
         outcome = execution.run()
     except Exception as error:  # noqa: BLE001  the boundary: whatever it is, it becomes an answer and a log line
         outcome = outcome_of(services, job.name, error)
-    outcome = continued(services, job, invocation, execution.described(outcome))
+    outcome = continued(services, job, invocation, execution.described(outcome), time_ran_out=execution.time_ran_out)
     fields = outcome.as_json()
     severity = _SEVERITY.get(outcome.status, "INFO" if outcome.success or outcome.status is Status.BUSY else "ERROR")
     event = "finish" if execution.began else "answer"
@@ -69,7 +69,7 @@ class _Execution:
         self._started = services.clock.now()
         self._dry_run = invocation.dry_run
         self._slot = invocation.slot
-        self.began = False
+        self.began = self.time_ran_out = False
 
     def run(self) -> Outcome:
         """Pass the guards, run the job, close the run. Raises MaintenanceError where no run was begun."""
@@ -83,7 +83,8 @@ class _Execution:
         with self._services.database.transaction(read_only=True) as transaction:
             state = check_start(transaction, self._job, settings, self._started)
             replay = completed(transaction, self._job, _SHARD, self._slot) if self._slot else None
-        if state.pause is not None:
+        # A dry run that was asked for is a look: who paused the job may want to know what it would do.
+        if state.pause is not None and not self._invocation.dry_run:
             return self._paused(ledger, state.pause)
         if self._dry_run:
             return self._without_guards(ledger)
@@ -141,7 +142,7 @@ class _Execution:
             error = raised
             outcome = outcome_of(self._services, self._job.name, raised)
         else:
-            gauges = result.gauges
+            gauges, self.time_ran_out = result.gauges, context.time_left() <= 0
             outcome = self._ended_well(context, result)
         gauges = {**gauges, FAILED_COUNT: context.failed_count}
         outcome = replace(outcome, run_id=begun.fence.run_id, counts={**self._totals(context), **gauges})

@@ -162,11 +162,12 @@ def test_a_copy_is_refused_until_it_is_adopted(
     row = copy.row("SELECT database, bucket, livemode FROM maintenance.identity")
     assert row == {"database": copy.value("SELECT current_database()"), "bucket": "of-staging", "livemode": None}
     assert run("run", "period", "--json", environ=there)[1]["status"] == "completed"
-    action = copy.row("SELECT action, arguments, reason FROM maintenance.operator_actions")
+    action = copy.row("SELECT action, arguments, reason FROM maintenance.operator_actions WHERE action = 'adopt'")
     assert (action["action"], action["reason"]) == ("adopt", "a restored copy")
     assert action["arguments"]["before"]["bucket"] == "of-production"
     code, told = run("adopt", "--reason", "again", "--yes", "--json", environ=there)
-    assert (code, told["changed"], copy.value("SELECT count(*) FROM maintenance.operator_actions")) == (0, False, 1)
+    adopted = copy.value("SELECT count(*) FROM maintenance.operator_actions WHERE action = 'adopt'")
+    assert (code, told["changed"], adopted) == (0, False, 1)
 
 
 def test_a_database_that_is_bound_to_nothing_is_for_migrate(
@@ -174,3 +175,11 @@ def test_a_database_that_is_bound_to_nothing_is_for_migrate(
 ) -> None:
     code, said = run("adopt", "--reason", "x", environ={**environ, "DATABASE_URL": make_database(service_template).url})
     assert (code, "python -m ops migrate" in said) == (WRONG, True)
+
+
+def test_who_breaks_off_at_the_question_has_changed_nothing(database: TestDatabase, environ: dict[str, str]) -> None:
+    database.execute("UPDATE maintenance.identity SET bucket = 'of-production'")
+    there = {**environ, "GCS_BUCKET_NAME": "of-staging"}
+    done = CliRunner().invoke(cli, ["adopt", "--reason", "x"], env=there, input="", catch_exceptions=False)
+    assert (done.exit_code, done.stderr.endswith("Nothing was changed.\n")) == (NO, True)
+    assert database.value("SELECT bucket FROM maintenance.identity") == "of-production"

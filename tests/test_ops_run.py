@@ -36,17 +36,18 @@ def test_an_operator_may_let_one_run_delete_more_and_it_is_recorded(
     answer = json.loads(refused.stdout)
     assert (refused.returncode, answer["status"], answer["would_delete"], answer["allowed"]) == (NO, "refused", 5, 2)
     assert len(database.counters("ann")) == 5
-    allowed = ops("run", "usage", "--allow-deletes", "5", "--json", environ=environ)
+    allowed = ops("run", "usage", "--allow-deletes", "5", "--reason", "old data", "--json", environ=environ)
     assert (allowed.returncode, json.loads(allowed.stdout)["deleted_count"]) == (0, 5)
     assert database.counters("ann") == {}
-    action = database.row("SELECT action, arguments FROM maintenance.operator_actions")
-    assert action["arguments"]["allow_deletes"] == 5
+    action = database.rows("SELECT action, arguments, reason FROM maintenance.operator_actions ORDER BY id")[-1]
+    assert (action["action"], action["reason"]) == ("run", "old data")
+    assert action["arguments"] == {"job": "usage_counter_cleanup", "allow_deletes": 5}
 
 
 def test_nothing_is_recorded_in_another_environments_database(database: TestDatabase, environ: dict[str, str]) -> None:
     database.execute("UPDATE maintenance.identity SET instance = 'elsewhere:5432'")
-    done = ops("run", "usage", "--allow-deletes", "5", environ=environ)
-    assert (done.returncode, "belongs to another environment" in done.stderr) == (WRONG, True)
+    done = ops("run", "usage", "--allow-deletes", "5", "--reason", "x", environ=environ)
+    assert (done.returncode, "belongs to another environment" in done.stdout) == (WRONG, True)
     assert database.value("SELECT count(*) FROM maintenance.operator_actions") == 0
 
 
@@ -72,6 +73,28 @@ def test_all_runs_every_job_and_one_that_fails_takes_no_other_along(
     assert (told["period_reset"], told["usage_counter_cleanup"]) == ("completed", "completed")
     assert (told["stripe_reconcile"], told["artifact_cleanup"]) == ("misconfigured", "misconfigured")
     assert done.returncode == WRONG
+
+
+def test_every_run_by_hand_is_recorded_unless_it_only_looks(database: TestDatabase, environ: dict[str, str]) -> None:
+    assert ops("run", "period", "--dry-run", environ=environ).returncode == 0
+    assert ops("run", "period", environ={**environ, "MAINTENANCE_MODE": "report"}).returncode == 0
+    assert database.value("SELECT count(*) FROM maintenance.operator_actions") == 0
+    assert ops("run", "period", "--reason", "the first of the month", environ=environ).returncode == 0
+    action = database.row("SELECT action, arguments, reason FROM maintenance.operator_actions")
+    assert (action["action"], action["arguments"]) == ("run", {"job": "period_reset"})
+    assert action["reason"] == "the first of the month"
+
+
+def test_a_paused_job_may_be_looked_at_and_not_run(database: TestDatabase, environ: dict[str, str]) -> None:
+    database.account("ann", "free")
+    assert ops("pause", "period", "--until", "2099-01-01T00:00:00Z", "--reason", "x", environ=environ).returncode == 0
+    paused = ops("run", "period", environ=environ)
+    assert (paused.returncode, "`python -m ops resume period` ends the pause" in paused.stdout) == (NO, True)
+    looked = ops("run", "period", "--dry-run", "--json", environ=environ)
+    assert (looked.returncode, json.loads(looked.stdout)["updated_count"]) == (0, 1)
+    # Report mode is no look that somebody asked for.
+    fired = ops("run", "period", "--json", environ={**environ, "MAINTENANCE_MODE": "report"})
+    assert json.loads(fired.stdout)["status"] == "paused"
 
 
 def test_ctrl_c_ends_a_run_between_two_batches(database: TestDatabase, environ: dict[str, str]) -> None:
@@ -104,24 +127,30 @@ def test_of_a_firing_and_a_run_by_hand_one_works_and_the_other_says_who_does(
 ) -> None:
     database.account("ann", "free")
     served = functions.serve()
+    held = "SELECT FROM billing_accounts FOR UPDATE"
     running = "SELECT count(*) FROM maintenance.runs WHERE status = 'running'"
     with ThreadPoolExecutor(1) as pool:
-        with database.engine.begin() as held:
-            held.exec_driver_sql("SELECT FROM billing_accounts FOR UPDATE")
-            # The job waits for the row, and tries again.
+        with database.engine.begin() as blocking:
+            # The job waits for the row, and tries again: long enough to be stopped in the middle.
+            blocking.exec_driver_sql(held)
             fired = pool.submit(firing, served)
             until(lambda: database.value(running) == 1, "the firing has begun")
-            by_hand = ops("run", "period", environ=environ)
-        assert fired.result().fields["status"] == "completed"
-        assert by_hand.returncode == NO
-        assert "the job is running elsewhere (run 1 of period_reset, fired by Cloud Scheduler at 1" in by_hand.stdout
-        database.execute("UPDATE billing_accounts SET current_period_end = :past", past=NOON - timedelta(days=60))
-        with database.engine.begin() as held:
-            held.exec_driver_sql("SELECT FROM billing_accounts FOR UPDATE")
-            worked = pool.submit(ops, "run", "period", environ=environ)
-            until(lambda: database.value(running) == 1, "the run by hand has begun")
-            refused = firing(served, NOON + timedelta(days=1))
-        assert worked.result().returncode == 0
+            os.kill(served.worker_pid(), signal.SIGSTOP)
+        by_hand = ops("run", "period", environ=environ)
+        os.kill(served.worker_pid(), signal.SIGCONT)
+        assert fired.result().fields["run_id"] == 1
+    assert by_hand.returncode == NO
+    assert "the job is running elsewhere (run 1 of period_reset, fired by Cloud Scheduler at 1" in by_hand.stdout
+    database.execute("UPDATE billing_accounts SET current_period_end = :past", past=NOON - timedelta(days=60))
+    with database.engine.begin() as blocking:
+        blocking.exec_driver_sql(held)
+        command = [sys.executable, "-m", "ops", "run", "period"]
+        worked = subprocess.Popen(command, cwd=REPOSITORY, env={"PATH": os.environ["PATH"], **environ})
+        until(lambda: database.value(running) == 1, "the run by hand has begun")
+        worked.send_signal(signal.SIGSTOP)
+    refused = firing(served, NOON + timedelta(days=1))
+    worked.send_signal(signal.SIGCONT)
+    worked.wait(60)
     assert (refused.status, refused.fields["status"]) == (409, "busy")
     assert "(run 2 of period_reset, begun on an operator's command line at " in refused.fields["message"]
 
@@ -132,6 +161,7 @@ def test_of_a_firing_and_a_run_by_hand_one_works_and_the_other_says_who_does(
         (["nothing"], WRONG, "There is no job 'nothing'. The jobs are period, stripe, "),
         (["period", "--as-of", "2026-05-15T12:00:00Z"], USAGE, "needs --dry-run"),
         (["all", "--allow-deletes", "5"], USAGE, "is for one job"),
+        (["period", "--allow-deletes", "5"], USAGE, "say --reason WHY"),
         (["period", "--limit", "0"], USAGE, "--limit"),
     ],
 )
@@ -164,3 +194,44 @@ def test_what_the_cleanups_will_take_is_told_from_a_day_to_come(
         found[days] = told["usage_counter_cleanup"]["deleted_count"]
     assert found == {"0": 0, "200": 1}
     assert len(database.counters("ann")) == 1
+
+
+def _without_a_reader(*arguments: str, environ: dict[str, str], log_too: bool = False) -> int:
+    """Run a command whose reader is gone before it writes; give the exit code."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run(
+        [sys.executable, "-m", "ops", *arguments],
+        cwd=REPOSITORY,
+        env={"PATH": os.environ["PATH"], **environ},
+        stdout=writing,
+        stderr=writing if log_too else subprocess.PIPE,
+        timeout=60,
+        check=False,
+    )
+    os.close(writing)
+    assert log_too or done.stderr == b""
+    return done.returncode
+
+
+def test_who_stops_reading_ends_no_run_and_turns_no_answer_round(
+    database: TestDatabase, environ: dict[str, str]
+) -> None:
+    database.account("ann", "free")
+    # As in `ops run period 2>&1 | head -1`.
+    assert _without_a_reader("run", "period", environ=environ, log_too=True) == 0
+    assert database.rows("SELECT status FROM maintenance.runs") == [{"status": "completed"}]
+    database.execute("UPDATE maintenance.identity SET bound_at = '2020-01-01'")
+    assert _without_a_reader("status", environ=environ) == NO
+    with open("/dev/full", "w", encoding="utf-8") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "ops", "actions"],
+            cwd=REPOSITORY,
+            env={"PATH": os.environ["PATH"], **environ},
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+    assert (done.returncode, done.stderr) == (WRONG, "What was printed is not all there: No space left on device.\n")

@@ -248,8 +248,8 @@ class _Sweep:
         return Refused(
             f"Refused: {orphans} of {self.progress.listed} objects in {self._bucket.name} are named by no row, and at "
             f"most {may} orphans may go in one run. {deleted}. Check that the database is the "
-            "service's own and up to date; if so, run `python -m ops run artifact --allow-deletes N` with a large "
-            "enough N.",
+            "service's own and up to date; if so, run `python -m ops run artifact --allow-deletes N --reason WHY` with "
+            "a large enough N.",
             orphans,
             may,
         )
@@ -259,7 +259,7 @@ class _Sweep:
         return Refused(
             f"Refused: {artifacts} of {self.progress.listed} objects in {self._bucket.name} are by-products past their "
             f"retention, and at most {may} may go in one run. {deleted}. Check the clock and ARTIFACT_RETENTION_DAYS; "
-            "if they are right, run `python -m ops run artifact --allow-deletes N` with a large enough N.",
+            "if they are right, run `python -m ops run artifact --allow-deletes N --reason WHY` with a large enough N.",
             artifacts,
             may,
         )

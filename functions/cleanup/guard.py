@@ -30,7 +30,7 @@ def check(job: str, what: str, would_delete: int, total: int, may: int) -> None:
         raise Refused(
             f"Refused: {would_delete} of {total} {what} would be deleted, and at most {may} may go in one run. Nothing "
             "was deleted. Check that the database, the bucket, the clock and the retention settings are the right "
-            f"ones; if so, run `python -m ops run {job} --allow-deletes N` with a large enough N.",
+            f"ones; if so, run `python -m ops run {job} --allow-deletes N --reason WHY` with a large enough N.",
             would_delete,
             may,
         )

@@ -12,8 +12,11 @@ import click
 from functions.registry import JOBS
 from ops.commands.looking import job_of
 from ops.commands.moments import Moment
+from ops.commands.words import Words
 from ops.progress import Progress
 from ops.shell import DOWN, NO, WRONG, Column, Shell, cell, command
+from shared.errors import MaintenanceError
+from shared.failures import outcome_of
 from shared.invocation import Invocation
 from shared.job import Job
 from shared.outcome import Outcome, Status
@@ -38,12 +41,11 @@ def add_to(group: click.Group) -> None:
     @click.option("--dry-run", is_flag=True, help="Only count what would be done.")
     @click.option("--limit", type=click.IntRange(min=1), help="At most so many items.")
     @click.option("--as-of", type=Moment(), help="Look from that time; only with --dry-run.")
+    @click.option("--force", is_flag=True, help="Run although a firing of now is done. Disarms no other guard.")
     @click.option(
-        "--force", is_flag=True, help="Run although a firing of now is done. Disarms no other guard. Recorded."
+        "--allow-deletes", type=click.IntRange(min=1), help="Let this one run delete so many, past the guard."
     )
-    @click.option(
-        "--allow-deletes", type=click.IntRange(min=1), help="Let this one run delete so many, past the guard. Recorded."
-    )
+    @click.option("--reason", type=Words(), help="Why, for the record; must be given with --allow-deletes.")
     def run(
         shell: Shell,
         job: str,
@@ -52,8 +54,9 @@ def add_to(group: click.Group) -> None:
         as_of: datetime | None,
         force: bool,
         allow_deletes: int | None,
+        reason: str | None,
     ) -> int:
-        """Run JOB here: period, stripe, usage, abandoned, artifact, optout, or all of them.
+        """Run JOB here: period, stripe, usage, abandoned, artifact, optout, or all of them. Recorded, if no dry run.
 
         Ctrl-C ends it between two batches; the same command goes on from there. Exit code 1 where a job did not
         succeed, 3 where it is misconfigured, 4 where something does not answer.
@@ -64,6 +67,8 @@ def add_to(group: click.Group) -> None:
             raise click.UsageError("--as-of looks from another time and so needs --dry-run.")
         if job == ALL and allow_deletes is not None:
             raise click.UsageError("--allow-deletes is for one job. Name it.")
+        if allow_deletes is not None and reason is None:
+            raise click.UsageError("--allow-deletes lifts a guard: say --reason WHY, too.")
         jobs = list(JOBS.values()) if job == ALL else [job_of(job)]
         invocation = Invocation(
             "cli", dry_run=dry_run, force=force, limit=limit, as_of=as_of, allow_deletes=allow_deletes
@@ -73,7 +78,7 @@ def add_to(group: click.Group) -> None:
             for each in jobs:
                 if shell.services.stopping.is_set():
                     break
-                outcomes.append(_run(shell, each, invocation))
+                outcomes.append(_run(shell, each, invocation, reason))
         _tell(shell, outcomes, whole=job != ALL)
         if shell.services.stopping.is_set():
             click.echo(
@@ -95,7 +100,7 @@ def add_to(group: click.Group) -> None:
         invocation = Invocation("cli", dry_run=True, as_of=shell.now + timedelta(days=days))
         with stopped_by_ctrl_c(shell):
             outcomes = [
-                _run(shell, job, invocation)
+                _run(shell, job, invocation, None)
                 for job in JOBS.values()
                 if job.module.startswith(_CLEANUPS) and not shell.services.stopping.is_set()
             ]
@@ -103,11 +108,17 @@ def add_to(group: click.Group) -> None:
         return exit_code(outcomes)
 
 
-def _run(shell: Shell, job: Job, invocation: Invocation) -> Outcome:
-    changes = {"allow_deletes": invocation.allow_deletes, "force": invocation.force or None}
-    if any(changes.values()) and not invocation.dry_run:
-        with shell.changing() as transaction:
-            shell.record(transaction, "run", {"job": job.name, "limit": invocation.limit, **changes})
+def _run(shell: Shell, job: Job, invocation: Invocation, reason: str | None) -> Outcome:
+    asked = {"limit": invocation.limit, "allow_deletes": invocation.allow_deletes, "force": invocation.force or None}
+    try:
+        if not invocation.dry_run and not shell.services.settings.report_only:
+            with shell.changing() as transaction:
+                shell.record(
+                    transaction, "run", {"job": job.name, **{k: v for k, v in asked.items() if v is not None}}, reason
+                )
+    except MaintenanceError as error:
+        # What stands in the way of the record stands in the way of the run, and of no other job's.
+        return outcome_of(shell.services, job.name, error)
     with Progress(shell.services, job, shown=sys.stderr.isatty() and not shell.as_json):
         return run_job(shell.services, job, invocation)
 
@@ -116,15 +127,23 @@ def _tell(shell: Shell, outcomes: Sequence[Outcome], *, whole: bool) -> None:
     if whole:
         (outcome,) = outcomes
         counts = [f"{name} {cell(value)}" for name, value in outcome.counts.items() if value]
-        shell.tell(outcome.as_json(), f"{outcome.status}: {outcome.message}", *counts)
+        paused = outcome.status is Status.PAUSED
+        how = (
+            [f"`python -m ops resume {JOBS[outcome.job].cli}` ends the pause. A dry run is possible now."]
+            if paused
+            else []
+        )
+        shell.tell(outcome.as_json(), f"{outcome.status}: {outcome.message}", *counts, *how)
         return
     rows = [{**outcome.as_json(), "short": JOBS[outcome.job].cli} for outcome in outcomes]
     shell.table(rows, _TABLE, "Nothing was run.")
 
 
 def exit_code(outcomes: Sequence[Outcome]) -> int:
-    """0 where all succeeded; of those that did not, the code that asks most for a person."""
-    codes = [_EXIT.get(outcome.status, NO) for outcome in outcomes if not outcome.success]
+    """0 where all ran and succeeded; of those that did not, the code that asks most for a person."""
+    codes = [
+        _EXIT.get(outcome.status, NO) for outcome in outcomes if not outcome.success or outcome.status is Status.PAUSED
+    ]
     return next((code for code in (WRONG, NO, DOWN) if code in codes), 0)
 
 
