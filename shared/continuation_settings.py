@@ -23,7 +23,9 @@ class ContinuationSettings:
         """The address at which this function is called, from a request's Host. Raises Misconfigured for another's.
 
         This function's token is sent to no other address: on Cloud Run to its own service's alone ("Service URLs",
-        Cloud Run documentation), elsewhere to this machine, where a stand-in is used.
+        Cloud Run documentation), elsewhere to this machine, where a stand-in is used. A service of the same name in
+        another project has such an address too. Cloud Run finds the service by the Host, so no request with another's
+        comes here; and the token's audience is that address, so it opens nothing else.
         """
         if self.service is not None:
             own = re.compile(rf"{re.escape(self.service)}-([a-z0-9]+-[a-z]+\.a|[0-9]+\.[a-z0-9-]+)\.run\.app")

@@ -86,8 +86,8 @@ def _run(services: Services, job: Job, request: Request) -> Response:
         services.log.write("WARNING", str(error), event="refused", job=job.name, field=error.field)
         return _refusal(400, "bad_request", job, str(error), field=error.field)
     outcome = run_job(services, job, invocation)
-    if "continued_by" in outcome.details:
-        # Whoever fired is not to try again: the next step is queued.
+    if outcome.details.keys() & {"continued_by", "last_step"}:
+        # Nobody is to try again: the next step is queued, or was the last one.
         return _answer(200, outcome.as_json())
     return _answer(_HTTP[outcome.status], outcome.as_json(), _RETRY_AFTER_SECONDS.get(outcome.status))
 

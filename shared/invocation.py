@@ -13,12 +13,16 @@ from shared.clock import parse_rfc3339
 from shared.errors import BadRequest
 
 SCHEDULE_TIME_HEADER = "X-CloudScheduler-ScheduleTime"
-# A delivery of Cloud Tasks carries it ("Task request headers", Cloud Tasks documentation).
+# A delivery of Cloud Tasks carries it ("Task request headers", Cloud Tasks documentation). It tells what the body is, and
+# proves nothing: who may call is Cloud Run's to know, from the token.
 TASK_NAME_HEADER = "X-CloudTasks-TaskName"
-# Of half an hour each, this is a day: the next daily firing comes then.
+# A step follows another only where time ran out, after nearly half an hour: so many are close to a day, and the next
+# daily firing comes then.
 LARGEST_STEP = 48
 # Clocks differ by minutes at most; a slot further ahead than this is the next firing's, carried by a forced run.
 _SLOT_AHEAD = timedelta(seconds=300)
+# The steps of a firing take a day, and some wait in between.
+_OLDEST_STEP = timedelta(hours=36)
 _FIELDS = ("dry_run", "force", "limit", "as_of")
 _TASK_FIELDS = ("slot", "step", "shard")
 _LONGEST_HEADER = 64
@@ -58,6 +62,9 @@ def parse_task(body: bytes, now: datetime) -> Invocation:
         raise BadRequest("slot", "slot must be an RFC 3339 time, such as 2026-01-01T00:30:00Z.") from None
     if slot > now + _SLOT_AHEAD:
         raise BadRequest("slot", "slot must not be in the future.")
+    if slot < now - _OLDEST_STEP:
+        hours = _OLDEST_STEP // timedelta(hours=1)
+        raise BadRequest("slot", f"slot must not be older than {hours} hours: a firing takes no more steps by then.")
     step, shard = fields["step"], fields["shard"]
     if not isinstance(step, int) or isinstance(step, bool) or not 1 <= step <= LARGEST_STEP:
         raise BadRequest("step", f"step must be a whole number from 1 to {LARGEST_STEP}.")

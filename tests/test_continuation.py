@@ -1,32 +1,47 @@
 """A firing that does not fit into one run: its next step is queued on Cloud Tasks, once; the last one completes it."""
 
+import io
 import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
-from datetime import UTC, datetime
+from contextlib import ExitStack, closing, contextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import google.auth
 import grpc  # type: ignore[import-untyped]
 import pytest
+from google.auth.credentials import Credentials
+from google.auth.exceptions import RefreshError
 from google.cloud import tasks_v2
+from google.cloud.tasks_v2.services.cloud_tasks.transports import CloudTasksGrpcTransport
 
 from devstack.serving import Answer, Served, fire
+from functions.registry import JOBS
+from shared.clock import SystemClock, format_rfc3339
 from shared.cloud_tasks import CloudTasks
 from shared.continuation import task_name
 from shared.continuation_settings import ContinuationSettings, continuation_settings
 from shared.errors import BadRequest, Misconfigured, Unavailable
-from shared.invocation import LARGEST_STEP, parse_task
+from shared.invocation import LARGEST_STEP, Invocation, parse_task
+from shared.runner import run_job
+from shared.services import Services
 from tests.support.clock import NOON
 from tests.support.database import TestDatabase
-from tests.support.serving import request
+from tests.support.serving import RawAnswer, request
 from tests.support.tasks import QUEUE, tasks_emulator
 from tests.support.wait import until
+from tests.test_http_contract import problems
 
-SLOT = datetime(2026, 5, 15, 0, 30, tzinfo=UTC)
+# A short while ago: functions are served on the machine's clock here.
+SLOT = datetime.now(UTC).replace(microsecond=0) - timedelta(hours=1)
+HOST = "period-reset-ab12cd34ef-ew.a.run.app"
+ACCOUNT = "period-reset@bytereview-test.iam.gserviceaccount.com"
 ATTEMPTS = "SELECT step, trigger, status FROM maintenance.runs ORDER BY id"
 # The shortest there is: a run stops 60 s before, so after one second.
 SHORT = {"JOB_TIMEOUT_SECONDS": "61"}
+# Time enough to find out that an account stays locked.
+LONG = {"JOB_TIMEOUT_SECONDS": "600"}
 
 
 @pytest.fixture(scope="module")
@@ -100,7 +115,7 @@ def test_a_step_is_queued_once_however_often_its_run_is_delivered() -> None:
                 queue.queue(task_name("period_reset", SLOT, 0, step), "http://127.0.0.1:1/", {"step": step})
             assert [name.rpartition("-")[2] for name in taking.names] == ["1", "2"]
             assert taking.names[0].startswith(f"{QUEUE}/tasks/")
-            assert taking.names[0].endswith("-period-reset-1778805000-0-1")
+            assert taking.names[0].endswith(f"-period-reset-{int(SLOT.timestamp())}-0-1")
             taking.refuse = grpc.StatusCode.PERMISSION_DENIED
             with pytest.raises(Misconfigured, match=r"roles/cloudtasks\.enqueuer"):
                 queue.queue("another", "http://127.0.0.1:1/", {})
@@ -109,6 +124,19 @@ def test_a_step_is_queued_once_however_often_its_run_is_delivered() -> None:
                 queue.queue("another", "http://127.0.0.1:1/", {})
         finally:
             queue.close()
+
+
+def test_rows_that_stay_locked_are_tried_again_with_waits_and_burn_no_step(installation: Installation) -> None:
+    with Taking() as taking:
+        served = installation.serve(CONTINUATION_QUEUE=QUEUE, CLOUD_TASKS_EMULATOR_HOST=taking.address, **LONG)
+        with installation.locked():
+            answer = fired(served)
+            assert (answer.status, answer.fields["status"]) == (503, "incomplete")
+            # Cloud Tasks delivers the same step again, also the last one.
+            assert task(served, step=LARGEST_STEP) == (503, "incomplete")
+        assert taking.names == []
+        assert [line for line in served.log_lines() if line["event"] == "steps"] == []
+    assert [step for step, _, _ in installation.attempts()] == [0, LARGEST_STEP]
 
 
 def test_without_a_queue_whoever_fired_tries_again(installation: Installation) -> None:
@@ -134,29 +162,58 @@ def test_a_run_by_hand_is_not_continued(installation: Installation, tasks: str) 
     assert (answer.status, "continued_by" in answer.fields) == (503, False)
 
 
-def test_after_the_last_step_nothing_is_queued_and_somebody_is_told(installation: Installation, tasks: str) -> None:
-    served = installation.serve(CONTINUATION_QUEUE=QUEUE, CLOUD_TASKS_EMULATOR_HOST=tasks)
-    with installation.locked():
-        answer = task(served, step=LARGEST_STEP)
-    assert answer == (503, "incomplete")
+def test_after_the_last_step_nothing_is_queued_or_tried_again_and_somebody_is_told(installation: Installation) -> None:
+    with Taking() as taking:
+        served = installation.serve(CONTINUATION_QUEUE=QUEUE, CLOUD_TASKS_EMULATOR_HOST=taking.address)
+        with installation.locked():
+            before, last = (delivered(served, step=step) for step in (LARGEST_STEP - 1, LARGEST_STEP))
+        assert [name.rpartition("-")[2] for name in taking.names] == [str(LARGEST_STEP)]
+    for answer in (before, last):
+        assert (answer.status, answer.fields["status"], answer.fields["success"]) == (200, "incomplete", False)
+        assert problems(answer, "POST") == []
+    assert (before.fields["continued_by"], "last_step" in before.fields) == (LARGEST_STEP, False)
+    assert (last.fields["last_step"], "continued_by" in last.fields) == (LARGEST_STEP, False)
+    assert "it was the last step" in last.fields["message"]
     (line,) = [line for line in served.log_lines() if line["event"] == "steps"]
     assert (line["severity"], line["job"]) == ("ERROR", "period_reset")
+
+
+def test_whatever_breaks_while_a_step_is_queued_the_runs_line_is_logged(
+    installation: Installation, environ: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken() -> None:
+        raise RuntimeError("s3cret")
+
+    monkeypatch.setattr(google.auth, "default", broken)
+    settings = {**environ, **SHORT, "CONTINUATION_QUEUE": QUEUE, "K_SERVICE": "period-reset"}
+    told = io.StringIO()
+    with closing(Services(settings, SystemClock(), told)) as services, installation.locked():
+        outcome = run_job(services, JOBS["period_reset"], Invocation("schedule", SLOT, host=HOST))
+    assert (outcome.status.value, "continued_by" in outcome.details) == ("incomplete", False)
+    lines = [json.loads(line) for line in told.getvalue().splitlines()]
+    assert [line["event"] for line in lines] == ["start", "degraded", "finish"]
+    assert lines[1]["message"].endswith("could not be queued: RuntimeError")
 
 
 # ---- what a task may say
 
 
-def task(served: Served, **fields: object) -> tuple[int, object]:
+def delivered(served: Served, **fields: object) -> RawAnswer:
     """Deliver a step as Cloud Tasks does."""
-    body = {"slot": "2026-05-15T00:30:00Z", "step": 1, "shard": 0, **fields}
+    body = {"slot": format_rfc3339(SLOT), "step": 1, "shard": 0, **fields}
     headers = {"X-CloudTasks-TaskName": "x", "Content-Type": "application/json"}
-    answer = request(served, "POST", body=json.dumps(body).encode(), headers=headers)
+    return request(served, "POST", body=json.dumps(body).encode(), headers=headers)
+
+
+def task(served: Served, **fields: object) -> tuple[int, object]:
+    answer = delivered(served, **fields)
     return answer.status, answer.fields["status"]
 
 
-def test_only_a_delivery_of_cloud_tasks_may_name_a_step(installation: Installation) -> None:
+def test_a_step_without_the_header_of_a_delivery_is_an_unknown_field(installation: Installation) -> None:
+    # The header says what the body is, and proves nothing: who may call at all is Cloud Run's to know.
     served = installation.serve()
-    answer = request(served, "POST", body=b'{"slot": "2026-05-15T00:30:00Z", "step": 1, "shard": 0}')
+    answer = request(served, "POST", body=json.dumps({"slot": format_rfc3339(SLOT), "step": 1, "shard": 0}).encode())
     assert (answer.status, answer.fields["field"]) == (400, "slot")
     assert task(served) == (200, "completed")
     assert task(served) == (200, "replayed")
@@ -168,6 +225,7 @@ def test_only_a_delivery_of_cloud_tasks_may_name_a_step(installation: Installati
         ({"slot": None}, "slot"),
         ({"slot": "soon"}, "slot"),
         ({"slot": "2026-05-15T12:05:01Z"}, "slot"),
+        ({"slot": "2026-05-13T23:59:59Z"}, "slot"),
         ({"step": 0}, "step"),
         ({"step": True}, "step"),
         ({"step": LARGEST_STEP + 1}, "step"),
@@ -184,12 +242,15 @@ def test_a_task_that_says_something_else_is_refused_by_name(changes: dict[str, o
         parse_task(b"{}", NOON)
 
 
+def test_a_step_of_yesterdays_firing_is_taken() -> None:
+    body = {"slot": "2026-05-14T00:00:00Z", "step": LARGEST_STEP, "shard": 0}
+    assert parse_task(json.dumps(body).encode(), NOON) == Invocation("task", NOON - timedelta(hours=36), step=48)
+
+
 # ---- where the next step is sent
 
 
-@pytest.mark.parametrize(
-    "host", ["period-reset-ab12cd34ef-ew.a.run.app", "period-reset-123456789012.europe-west1.run.app"]
-)
+@pytest.mark.parametrize("host", [HOST, "period-reset-123456789012.europe-west1.run.app"])
 def test_the_next_step_is_sent_to_the_functions_own_address(host: str) -> None:
     assert ContinuationSettings(QUEUE, "period-reset", None).own_url(host) == f"https://{host}/"
 
@@ -233,11 +294,68 @@ def test_a_queue_that_does_not_answer_is_told() -> None:
         down.close()
 
 
+# ---- what is asked of Cloud Tasks
+
+
+class CloudRun(Credentials):
+    """Google's login as it is on Cloud Run: the account has its name once a token was asked for."""
+
+    def __init__(self, *, serves: bool = True) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]  # Google's
+        self.service_account_email = "default"
+        self._serves = serves
+
+    def refresh(self, request: object) -> None:
+        del request
+        if not self._serves:
+            raise RefreshError("the metadata server is away")  # type: ignore[no-untyped-call]  # Google's
+        self.service_account_email, self.token = ACCOUNT, "a token"
+
+
+@pytest.fixture
+def taking(monkeypatch: pytest.MonkeyPatch) -> Iterator["Taking"]:
+    """Cloud Tasks' own address leads to it."""
+    with Taking() as taking:
+
+        def channel(host: str, credentials: object, **_: object) -> grpc.Channel:
+            assert (host, type(credentials)) == ("cloudtasks.googleapis.com:443", CloudRun)
+            return grpc.insecure_channel(taking.address)
+
+        monkeypatch.setattr(CloudTasksGrpcTransport, "create_channel", channel)
+        yield taking
+
+
+def test_a_step_is_a_post_with_the_functions_own_token_for_its_own_address_alone(
+    taking: "Taking", monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(google.auth, "default", lambda: (CloudRun(), "bytereview-test"))
+    with closing(CloudTasks(QUEUE)) as queue:
+        queue.queue("a", f"https://{HOST}/", {"slot": "2026-05-15T00:30:00Z", "step": 1, "shard": 0})
+    (asked,) = taking.requests
+    assert asked.parent == QUEUE
+    assert asked.task.name == f"{QUEUE}/tasks/a"
+    # The longest that Cloud Tasks waits for an answer; its own default is ten minutes.
+    assert asked.task.dispatch_deadline == timedelta(minutes=30)
+    sent = asked.task.http_request
+    assert (sent.http_method, sent.url) == (tasks_v2.HttpMethod.POST, f"https://{HOST}/")
+    assert dict(sent.headers) == {"Content-Type": "application/json"}
+    assert parse_task(sent.body, NOON) == Invocation("task", datetime(2026, 5, 15, 0, 30, tzinfo=UTC), step=1)
+    assert (sent.oidc_token.service_account_email, sent.oidc_token.audience) == (ACCOUNT, f"https://{HOST}/")
+    assert not sent.oauth_token.service_account_email
+
+
+def test_without_googles_login_nothing_is_queued(taking: "Taking", monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(google.auth, "default", lambda: (CloudRun(serves=False), "bytereview-test"))
+    with closing(CloudTasks(QUEUE)) as queue, pytest.raises(Unavailable, match="login"):
+        queue.queue("a", f"https://{HOST}/", {})
+    assert taking.requests == []
+
+
 class Taking:
     """Cloud Tasks' CreateTask alone, with what the emulator does not do: a name is taken once, and errors."""
 
     def __init__(self) -> None:
-        self.names: list[str] = []
+        self.requests: list[tasks_v2.CreateTaskRequest] = []
         self.refuse: grpc.StatusCode | None = None
         self._server = grpc.server(ThreadPoolExecutor(1))
         create = grpc.unary_unary_rpc_method_handler(
@@ -248,6 +366,11 @@ class Taking:
         handler = grpc.method_handlers_generic_handler("google.cloud.tasks.v2.CloudTasks", {"CreateTask": create})
         self._server.add_generic_rpc_handlers((handler,))
         self.address = f"127.0.0.1:{self._server.add_insecure_port('127.0.0.1:0')}"
+
+    @property
+    def names(self) -> list[str]:
+        """The names of the tasks that were taken."""
+        return [request.task.name for request in self.requests]
 
     def __enter__(self) -> "Taking":
         self._server.start()
@@ -261,5 +384,5 @@ class Taking:
             context.abort(self.refuse, "as the test says")
         if request.task.name in self.names:
             context.abort(grpc.StatusCode.ALREADY_EXISTS, "Requested entity already exists")
-        self.names.append(request.task.name)
+        self.requests.append(request)
         return request.task

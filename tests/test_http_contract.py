@@ -132,6 +132,28 @@ def test_what_the_contract_does_not_allow_is_refused_by_name(contracted: Served,
     assert problems(answer, "POST") == []
 
 
+@pytest.mark.parametrize(
+    ("changes", "right"),
+    [
+        ({}, True),
+        ({"step": 48}, True),
+        ({"step": 49}, False),
+        ({"step": 0}, False),
+        ({"step": "1"}, False),
+        ({"shard": 1}, False),
+        ({"slot": 1}, False),
+        ({"limit": 1}, False),
+    ],
+)
+def test_a_delivery_of_cloud_tasks_is_taken_as_the_contract_says(
+    contracted: Served, changes: dict[str, object], right: bool
+) -> None:
+    body = {"slot": format_rfc3339(NOON), "step": 1, "shard": 0, **changes}
+    assert validator(SCHEMAS["Step"]).is_valid(body) is right
+    answer = request(contracted, "POST", "/", json.dumps(body).encode(), {"X-CloudTasks-TaskName": "a"})
+    assert (answer.status, problems(answer, "POST")) == (200 if right else 400, [])
+
+
 def test_health_is_told_as_the_contract_says(contracted: Served, functions: Functions) -> None:
     assert problems(request(contracted, "GET"), "GET") == []
     down = functions.serve({"DATABASE_URL": "postgresql://ann:s3cret@127.0.0.1:1/byte"})

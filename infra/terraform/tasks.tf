@@ -8,10 +8,10 @@ resource "google_cloud_tasks_queue" "continuation" {
     max_concurrent_dispatches = 5
     max_dispatches_per_second = 1
   }
-  # A step that finds the job busy, or a service away, is tried again for some hours. What is given up then, the next
-  # firing takes up.
+  # A step that finds the job busy, rows locked or a service away is tried again for 35 minutes: a run that is under way
+  # elsewhere is over by then. What is given up, the next firing takes up; what only a person can mend runs no more often.
   retry_config {
-    max_attempts  = 30
+    max_attempts  = 12
     min_backoff   = "${local.backoff_first_seconds}s"
     max_backoff   = "${local.backoff_longest_seconds}s"
     max_doublings = local.backoff_doublings
