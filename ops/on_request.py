@@ -10,7 +10,7 @@ Dangers beside those of `functions.cleanup.erasing`, each held by the rules in o
 What a run may delete is bounded by what was asked for, and by the number that the operator confirmed.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -39,9 +39,16 @@ class Request:
             raise ValueError("a request names a user or a run, and not both")
 
     def look(self, transaction: Transaction, now: datetime) -> Row:
-        """How many `runs` there are, are `unfinished`, go with `content_only`; `files` and `bytes` of those that go."""
+        """How many `runs` there are, are `unfinished` (and `unfinished_held` besides), go with `content_only`.
+
+        With the `files` and `bytes` of those that go.
+        """
         (row,) = transaction.rows(_RULES["what_is_asked_for"], **self._plan(now).parameters)
         return row
+
+    def what_stays(self, transaction: Transaction, now: datetime, limit: int) -> Sequence[Row]:
+        """At most so many of the runs that stay: each `run`, with the `holds` on it."""
+        return transaction.rows(_RULES["what_stays"], **self._plan(now).parameters, limit=limit)
 
     def run_job(self, ctx: Context) -> JobResult:
         """Erase it. Raises Refused, Misconfigured or Unavailable."""

@@ -31,13 +31,18 @@ NOT
     -- insert: carries_an_automation
 
 -- name: what_is_asked_for
--- How many runs were asked for, how many of them are still worked on, and of those that would go: of how many only the
--- content, with how many files of how many bytes.
+-- How many runs were asked for, how many of them are still worked on (and of those, how many are held besides), and of
+-- those that would go: of how many only the content, with how many files of how many bytes.
 SELECT
     count(*) AS runs,
     count(*) FILTER (WHERE NOT
     -- insert: is_at_rest
     ) AS unfinished,
+    count(*) FILTER (WHERE NOT
+    -- insert: is_at_rest
+        AND
+    -- insert: is_held
+    ) AS unfinished_held,
     count(*) FILTER (WHERE goes.goes AND
     -- insert: carries_an_automation
     ) AS content_only,
@@ -58,3 +63,28 @@ LEFT JOIN LATERAL (
 WHERE
     -- insert: is_asked_for
 ;
+
+-- name: what_stays
+-- Of the runs that were asked for, some of those that stay: each with the holds that keep it, or none where it is only
+-- still worked on.
+SELECT CAST(run.id AS text) AS run, ARRAY(
+    SELECT hold.id
+    FROM maintenance.holds AS hold
+    WHERE (hold.until IS NULL OR hold.until > :now)
+      AND (hold.scope = 'user' AND hold.subject = job.user_id
+           OR hold.scope = 'job' AND hold.subject = CAST(job.id AS text)
+           OR hold.scope = 'run' AND hold.subject = CAST(run.id AS text))
+    ORDER BY hold.id) AS holds
+FROM job_runs AS run
+JOIN extraction_jobs AS job ON job.id = run.job_id
+WHERE
+    -- insert: is_asked_for
+  AND (NOT
+    -- insert: is_at_rest
+       OR (
+    -- insert: is_due
+       AND
+    -- insert: is_held
+       ))
+ORDER BY run.created_at, run.id
+LIMIT :limit;

@@ -1,7 +1,7 @@
 """Erasing on request: first what would go; then, with its number confirmed, through the protocol of the cleanups."""
 
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -28,6 +28,8 @@ from shared.start_check import check_start
 
 # A request bounds by itself what may go: the share of a table that a cleanup may take says nothing about it.
 _AS_MANY_AS_ASKED_FOR = 2**31 - 1
+# So many runs that stay are named.
+_FEW = 5
 _IS_USER_HERE = Statement("is_user_here", "Whether there is such a user.", "SELECT FROM users WHERE id = :user")
 
 
@@ -76,37 +78,39 @@ def add_to(group: click.Group) -> None:
         if (user is None) == (run_id is None):
             raise click.UsageError("Name what is to be erased: --user or --run, and not both.")
         request = Request(user, None if run_id is None else str(run_id))
-        looked = _look(shell, request)
+        looked, kept = _look(shell, request)
         with stopped_by_ctrl_c(shell):
             would = _run(shell, request, dry_run=True)
             code = exit_code([would])
             if code or confirm is None:
-                _tell(shell, request, looked, would)
+                _tell(shell, request, looked, kept, would)
                 if not code and would.counts["jobs_cleaned"]:
                     shell.say(
                         f"Nothing was erased. To do it, add --confirm {would.counts['jobs_cleaned']} to this command."
                     )
                 return code
             if confirm != would.counts["jobs_cleaned"]:
+                why = " ".join(_staying(looked, kept, would))
                 raise NotThere(
                     f"{confirm} was confirmed, and {would.counts['jobs_cleaned']} would go now. Nothing was erased. "
-                    "Look once more, without --confirm."
+                    f"{why} Look once more, without --confirm.".replace("  ", " ")
                 )
             _record(shell, request, confirm, reason)
             done = _run(shell, request, dry_run=False)
-        _tell(shell, request, looked, done)
+        _tell(shell, request, looked, kept, done)
         if done.dry_run:
             shell.say("MAINTENANCE_MODE is report here, in which nothing is ever erased. Nothing was.")
         return exit_code([done]) or (NO if done.dry_run or _left(looked, done) else 0)
 
 
-def _look(shell: Shell, request: Request) -> Row:
-    """What there is of what is asked for. Raises NotThere where there is no such user or run."""
+def _look(shell: Shell, request: Request) -> tuple[Row, Sequence[Row]]:
+    """What there is of what is asked for, and what stays of it if that is little. Raises NotThere."""
     with shell.services.database.transaction(read_only=True) as transaction:
         check_start(transaction, JOBS[HEALTH_JOB], shell.services.settings, shell.now)
         found = request.look(transaction, shell.now)
         if found["runs"] or (request.user and transaction.row(_IS_USER_HERE, user=request.user) is not None):
-            return found
+            kept = request.what_stays(transaction, shell.now, _FEW + 1)
+            return found, kept if len(kept) <= _FEW else ()
     what = f"user {printable(request.user)}; users are named by their ids" if request.user else f"run {request.run}"
     raise NotThere(
         f"There is no {what}. Nothing was erased. Objects of rows that are gone already leave the bucket with "
@@ -149,27 +153,59 @@ def _hash(transaction: Transaction, user: str) -> str:
 def _left(looked: Mapping[str, int], outcome: Outcome) -> dict[str, int]:
     """How many runs stay, by why they do."""
     waiting, held = (outcome.counts.get(name, 0) for name in ("waiting_on_draft", "held"))
-    left = {"unfinished": looked["unfinished"], "held": held, "waiting_on_draft": waiting}
+    # Who ends a hold is asked first: a run that is held, and worked on too, is told as held.
+    worked_on_only = looked["unfinished"] - looked["unfinished_held"]
+    left = {"unfinished": worked_on_only, "held": held + looked["unfinished_held"], "waiting_on_draft": waiting}
     return {name: number for name, number in left.items() if number}
 
 
 _WHY = {
-    "unfinished": "still being worked on: ask again when they have ended",
-    "held": "held: `python -m ops hold list` says by whom",
-    "waiting_on_draft": "needed by a draft of somebody else's: ask again when it was submitted or is gone",
+    "unfinished": ("still being worked on", "Ask again when that has ended."),
+    "held": ("held", "`python -m ops hold list` says by whom and why."),
+    "waiting_on_draft": ("needed by somebody else's draft", "Ask again when that was submitted or is gone."),
 }
 
 
-def _tell(shell: Shell, request: Request, looked: Row, outcome: Outcome) -> None:
+def _staying(looked: Row, kept: Sequence[Row], outcome: Outcome) -> list[str]:
+    """What stays and why, a sentence or two for each reason."""
+    said = []
+    for reason, number in _left(looked, outcome).items():
+        why, what_to_do = _WHY[reason]
+        said.append(f"{number} {'stays' if number == 1 else 'stay'}: {why}{_named(reason, number, kept)}. {what_to_do}")
+    return said
+
+
+def _named(reason: str, number: int, kept: Sequence[Row]) -> str:
+    """Which runs they are, in brackets, and which holds keep them. Nothing where they were too many to be looked up."""
+    runs = [row for row in kept if bool(row["holds"]) == (reason == "held")]
+    # It was looked before the work: what has changed since is not named.
+    if reason == "waiting_on_draft" or len(runs) != number:
+        return ""
+    holds = sorted({hold for row in runs for hold in row["holds"]})
+    by = f", by {_listed('hold', holds)}" if holds else ""
+    return f" ({_listed('run', [row['run'] for row in runs])}{by})"
+
+
+def _listed(what: str, which: Sequence[object]) -> str:
+    return f"{what}{'' if len(which) == 1 else 's'} {', '.join(map(str, which))}"
+
+
+def _tell(shell: Shell, request: Request, looked: Row, kept: Sequence[Row], outcome: Outcome) -> None:
     scope, subject = ("user", request.user) if request.user else ("run", request.run)
     told = {"scope": scope, "subject": subject, "asked_for": dict(looked), **outcome.as_json()}
     lines = [f"{outcome.status}: {outcome.message}"]
     if outcome.dry_run and outcome.success:
-        content = looked["content_only"]
-        only = f" (of {content} only the content: an automation lives on it)" if content else ""
-        lines.append(
-            f"Of the {scope} {subject}: runs {outcome.counts['jobs_cleaned']}{only}, "
-            f"files {looked['files']} of {looked['bytes']} bytes, extraction jobs {outcome.counts['parents_deleted']}."
+        content, runs, parents = (
+            looked["content_only"],
+            outcome.counts["jobs_cleaned"],
+            outcome.counts["parents_deleted"],
         )
-    lines += [f"{number} stay: {_WHY[name]}." for name, number in _left(looked, outcome).items()]
+        only = f" (of {content} only the content: an automation lives on it)" if content else ""
+        would = (
+            f"runs {runs}{only}, files {looked['files']} of {looked['bytes']} bytes, extraction jobs {parents}"
+            if runs or parents
+            else "nothing"
+        )
+        lines = [f"Of the {scope} {subject} would go: {would}."]
+    lines += _staying(looked, kept, outcome)
     shell.tell(told, *(cell(line) for line in lines))

@@ -46,7 +46,7 @@ def test_it_shows_first_and_erases_only_what_was_confirmed(world: CleanupWorld, 
     before = world.checksum()
     shown = ops("--user", "ann")
     assert (shown.exit_code, world.checksum()) == (DONE, before)
-    assert "Of the user ann: runs 1, files 1 of 10 bytes, extraction jobs 1." in shown.stdout
+    assert "Of the user ann would go: runs 1, files 1 of 10 bytes, extraction jobs 1." in shown.stdout
     assert "Nothing was erased. To do it, add --confirm 1 to this command." in shown.stdout
     other = ops("--user", "ann", "--confirm", "2")
     assert (other.exit_code, world.checksum()) == (WRONG, before)
@@ -104,9 +104,35 @@ def test_what_is_held_or_worked_on_stays_and_is_told(world: CleanupWorld, ops: O
     done = ops("--user", "ann", "--confirm", "1")
     assert done.exit_code == NO
     assert "2 stay: still being worked on" in done.stdout
-    assert "1 stay: held" in done.stdout
+    assert f"1 stays: held (run {held}, by hold 1). `python -m ops hold list` says" in done.stdout
+    assert f"still being worked on (runs {busy}, {filling})" in done.stdout or (
+        f"still being worked on (runs {filling}, {busy})" in done.stdout
+    )
     assert {run for run in (busy, filling, held) if world.has("job_runs", run)} == {busy, filling, held}
     assert world.count("job_runs") == 3
+
+
+def test_a_run_that_is_held_and_worked_on_is_told_once_as_held(world: CleanupWorld, ops: Ops) -> None:
+    busy = world.submitted(world.job("ann", age=0), age=0, status="in_progress")
+    world.hold("user", "ann")
+    shown = ops("--user", "ann")
+    assert shown.stdout.splitlines() == [
+        "Of the user ann would go: nothing.",
+        f"1 stays: held (run {busy}, by hold 1). `python -m ops hold list` says by whom and why.",
+    ]
+    asked_for = told(ops("--user", "ann", "--json"))["asked_for"]
+    assert (asked_for["unfinished"], asked_for["unfinished_held"]) == (1, 1)
+    # Confirmed all the same, it says why nothing would go.
+    done = ops("--user", "ann", "--confirm", "1")
+    assert (done.exit_code, done.stdout) == (WRONG, "")
+    assert "1 was confirmed, and 0 would go now. Nothing was erased. 1 stays: held (run " in done.stderr
+
+
+def test_of_many_that_stay_only_the_number_is_told(world: CleanupWorld, ops: Ops) -> None:
+    for _ in range(6):
+        world.submitted(world.job("ann", age=0), age=0, status="in_progress")
+    said = ops("--user", "ann").stdout
+    assert "6 stay: still being worked on. Ask again when that has ended.\n" in said
 
 
 def test_of_the_run_that_an_automation_lives_on_only_the_content_goes(world: CleanupWorld, ops: Ops) -> None:
