@@ -130,6 +130,25 @@ def test_all_schedules_are_listed_with_their_next_and_last_firing(cloud: Cloud) 
     assert (rows["artifact-cleanup"]["state"], rows["artifact-cleanup"]["next_firing"]) == ("PAUSED", None)
     table = cloud.run("list")
     assert (table.exit_code, len(table.stdout.splitlines()) > len(SCHEDULES)) == (0, True)
+    assert "LAST ATTEMPT" in table.stdout
+
+
+def test_names_are_whole_and_what_was_never_fired_has_no_columns_for_it(cloud: Cloud) -> None:
+    heading, *lines = run_command("schedules", "list", environ={**cloud.environ, "COLUMNS": "80"}).stdout.splitlines()
+    assert heading.split() == ["SCHEDULE", "STATE", "CRON", "(UTC)", "NEXT", "FIRING"]
+    assert [line.split()[0] for line in lines] == SCHEDULES
+    cloud.scheduler.run("period-reset")
+    for columns in ("80", "100"):
+        said = run_command("schedules", "list", environ={**cloud.environ, "COLUMNS": columns}).stdout
+        assert all(name in said for name in SCHEDULES)
+        assert "RESULT" in said
+
+
+def test_a_health_check_is_no_run_to_be_looked_for(cloud: Cloud) -> None:
+    for job, shown in (("period", "history` shows the run"), ("health", "schedules list health` shows how it went")):
+        said = cloud.run("run", job).stdout.splitlines()[0]
+        assert said.endswith(f" now. `python -m ops {shown}.")
+    cloud.scheduler.settle()
 
 
 @pytest.mark.parametrize(
@@ -203,6 +222,8 @@ def test_nothing_is_done_where_it_could_not_be_recorded(cloud: Cloud, database: 
     )
     assert (down.exit_code, down.stdout) == (DOWN, "")
     assert "accepts no connection" in down.stderr
+    assert "Nothing was done, because it could not be recorded." in down.stderr
+    assert "unset DATABASE_URL, and type it again.\n" in down.stderr
     database.execute("UPDATE maintenance.identity SET instance = 'production:5432'")
     copy = cloud.run(verb, "period", database=database)
     assert (copy.exit_code, "belongs to another environment" in copy.stderr) == (WRONG, True)
@@ -403,8 +424,12 @@ def test_what_terraform_deploys_passes_the_check() -> None:
             "There is no job 'nothing'. The jobs are period, stripe, usage, abandoned, artifact, ",
         ),
         (["list", "nothing"], WRONG, "optout, and health for the health check."),
-        (["list", "--project", "My Project"], USAGE, "'My Project' is none such as bytereview-prod."),
-        (["check", "--region", "europe-west1-b"], USAGE, "'europe-west1-b' is none such as europe-west1."),
+        (
+            ["list", "--project", "My Project"],
+            USAGE,
+            "'My Project' is no project id such as bytereview-prod: 6 to 30 small letters,",
+        ),
+        (["check", "--region", "europe-west1-b"], USAGE, "'europe-west1-b' is no region such as europe-west1."),
         (["pause"], USAGE, "Missing argument 'JOB'"),
     ],
 )

@@ -10,6 +10,10 @@ Function = TypeVar("Function", bound=Callable[..., object])
 
 _PROJECT = re.compile(r"([a-z0-9.-]+:)?[a-z][a-z0-9-]{4,28}[a-z0-9]")
 _REGION = re.compile(r"[a-z]+-[a-z]+[0-9]{1,2}")
+_A_PROJECT = (
+    "project id such as bytereview-prod: 6 to 30 small letters, digits and dashes, a letter first, no dash at the end."
+)
+_A_REGION = "region such as europe-west1. (With a letter at its end it would be a zone.)"
 
 
 class _Matching(click.ParamType[str]):
@@ -17,13 +21,13 @@ class _Matching(click.ParamType[str]):
 
     name = "name"
 
-    def __init__(self, pattern: re.Pattern[str], example: str) -> None:
+    def __init__(self, pattern: re.Pattern[str], what: str) -> None:
         self._pattern = pattern
-        self._example = example
+        self._what = what
 
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> str:
         if not self._pattern.fullmatch(str(value)):
-            self.fail(f"{value!r} is none such as {self._example}.", param, ctx)
+            self.fail(f"{value!r} is no {self._what}", param, ctx)
         return str(value)
 
 
@@ -34,7 +38,7 @@ def place_options(*, required: bool) -> Callable[[Function], Function]:
         options = (
             click.option(
                 "--project",
-                type=_Matching(_PROJECT, "bytereview-prod"),
+                type=_Matching(_PROJECT, _A_PROJECT),
                 required=required,
                 envvar="GOOGLE_CLOUD_PROJECT",
                 show_envvar=True,
@@ -42,7 +46,7 @@ def place_options(*, required: bool) -> Callable[[Function], Function]:
             ),
             click.option(
                 "--region",
-                type=_Matching(_REGION, "europe-west1"),
+                type=_Matching(_REGION, _A_REGION),
                 required=required,
                 envvar="GOOGLE_CLOUD_REGION",
                 show_envvar=True,

@@ -21,13 +21,13 @@ _DATABASE_SETTINGS = ("DATABASE_URL", "CLOUD_SQL_INSTANCE")
 # While Google is asked, the record of it waits in its transaction.
 _PATIENCE_MS = 60_000
 _COLUMNS = (
-    Column("SCHEDULE", "schedule"),
+    Column("SCHEDULE", "schedule", whole=True),
     Column("STATE", "state"),
     Column("CRON (UTC)", "when", whole=True),
     Column("NEXT FIRING", "next_firing"),
-    Column("LAST ATTEMPT", "last_attempt"),
-    Column("RESULT", "result"),
 )
+# Left out where nothing was ever fired: the names need the room.
+_LAST_COLUMNS = (Column("LAST ATTEMPT", "last_attempt"), Column("RESULT", "result"))
 
 
 def _located(function: Callable[..., int | None]) -> Callable[..., int | None]:
@@ -64,7 +64,9 @@ def add_to(group: click.Group) -> None:
         """
         found = [scheduler.get(_schedule_of(job))] if job else scheduler.schedules()
         rows = [_row(each) for each in found]
-        shell.table(rows, _COLUMNS, f"There are no schedules in {scheduler.location}.")
+        fired = any(row[column.name] is not None for row in rows for column in _LAST_COLUMNS)
+        columns = (*_COLUMNS, *_LAST_COLUMNS) if fired else _COLUMNS
+        shell.table(rows, columns, f"There are no schedules in {scheduler.location}.")
 
     @command(schedules, "run")
     @click.argument("job")
@@ -75,7 +77,9 @@ def add_to(group: click.Group) -> None:
         Example: python -m ops schedules run artifact
         """
         name = _schedule_of(job)
-        said = f"Cloud Scheduler fires {name} now. `python -m ops history` shows the run."
+        # A health check is no run.
+        see = "schedules list health` shows how it went" if name == HEALTH_SCHEDULE else "history` shows the run"
+        said = f"Cloud Scheduler fires {name} now. `python -m ops {see}."
         with _recorded(shell, "schedules run", name, said) as recorded:
             scheduler.run(name)
         shell.tell({"schedule": name, "recorded": recorded}, said, *_unrecorded(recorded))
@@ -155,17 +159,25 @@ def _recorded(shell: Shell, action: str, name: str, said: str) -> Iterator[bool]
 
     Gives whether it is recorded. `said` is what is true once it is done.
     """
-    if not any(os.environ.get(setting, "").strip() for setting in _DATABASE_SETTINGS):
+    named = [setting for setting in _DATABASE_SETTINGS if os.environ.get(setting, "").strip()]
+    if not named:
         yield False
         return
-    done = False
+    begun = done = False
     try:
         with shell.changing() as transaction:
             transaction.limit("idle_in_transaction_session_timeout", _PATIENCE_MS)
             shell.record(transaction, action, {"schedule": name})
+            begun = True
             yield True
             done = True
     except MaintenanceError as error:
+        if not begun and isinstance(error, Unavailable):
+            raise Unavailable(
+                "postgres",
+                f"{error} Nothing was done, because it could not be recorded. To do it unrecorded: unset "
+                f"{' '.join(named)}, and type it again.",
+            ) from error
         if not done:
             raise
         raise Unavailable("postgres", f"{said} But it could not be recorded: {error}") from error
