@@ -83,8 +83,9 @@ _FIND = text(
 
 
 def host_sql() -> str:
-    """All statements, for the service's own migrations."""
-    return "".join(f"-- {index.purpose}\n{index.sql};\n" for index in HOST_INDEXES)
+    """All statements, for the service's own migrations: those that find an index of the name there do nothing."""
+    if_missing = {index: index.sql.replace("CONCURRENTLY", "CONCURRENTLY IF NOT EXISTS", 1) for index in HOST_INDEXES}
+    return "".join(f"-- {index.purpose}\n{sql};\n" for index, sql in if_missing.items())
 
 
 def build_host_indexes(target: DatabaseTarget) -> list[str]:
@@ -117,6 +118,27 @@ def missing_host_indexes(target: DatabaseTarget) -> list[str]:
         engine.dispose()
 
 
+def plan_host_indexes(target: DatabaseTarget) -> str:
+    """The statements that `build_host_indexes` would run, with what each is for. Raises as it does."""
+    engine = make_engine(target, _LIMITS)
+    try:
+        with translated_from_engine(target), engine.connect() as connection:
+            parts = []
+            for index in HOST_INDEXES:
+                found = connection.execute(_FIND, _asked(index)).all()
+                if not any(row.valid for row in found):
+                    broken = any(row.name == index.name for row in found)
+                    drop = f"{_drop(index)};\n" if broken else ""
+                    parts.append(f"-- By itself, without locking anybody out: {index.purpose}.\n{drop}{index.sql};\n")
+            return "\n".join(parts)
+    finally:
+        engine.dispose()
+
+
+def _drop(index: HostIndex) -> str:
+    return f'DROP INDEX CONCURRENTLY "{index.name}"'
+
+
 def _asked(index: HostIndex) -> dict[str, str | None]:
     predicate = f"({index.predicate})" if index.predicate else None
     return {"table": index.table, "column": index.column, "predicate": predicate}
@@ -145,6 +167,6 @@ def _build(connection: Connection, index: HostIndex) -> bool:
         )
     # Only one of ours: another may be one that the service is building at this moment.
     if any(row.name == index.name for row in found):
-        connection.execute(text(f'DROP INDEX CONCURRENTLY "{index.name}"'))
+        connection.execute(text(_drop(index)))
     connection.execute(text(index.sql))
     return True

@@ -15,6 +15,7 @@ from docs_build.commands import all_commands
 from docs_build.made import made_pages
 from functions.registry import JOBS
 from ops.__main__ import cli
+from ops.commands.moments import Moment
 from tests.conftest import MakeDatabase
 from tests.support.handbook import (
     DOCS,
@@ -97,6 +98,14 @@ def test_examples_of_the_commands_are_well_formed() -> None:
             words.pop(0)
         assert words[3 : 3 + len(name.split())] == name.split()
         _check_command(f"commands.md, {name}", words)
+
+
+def test_times_of_a_pause_in_examples_are_to_come() -> None:
+    """Typed as they stand, they must not be refused as over."""
+    told = cli.commands["pause"].get_help(click.Context(cli))
+    assert re.findall(r"(\d{4})-\d\d-\d\dT", told) == ["2099", "2099"]
+    with pytest.raises(click.BadParameter, match="no time such as 2099-"):
+        Moment().convert("tomorrow", None, None)
 
 
 def test_events_of_the_log_that_pages_ask_for_are_logged() -> None:

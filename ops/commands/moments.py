@@ -19,4 +19,4 @@ class Moment(click.ParamType[datetime]):
         try:
             return parse_rfc3339(str(value))
         except ValueError:
-            self.fail(f"{value!r} is no time such as 2026-01-31T06:00:00Z.", param, ctx)
+            self.fail(f"{value!r} is no time such as 2099-01-31T06:00:00Z.", param, ctx)

@@ -20,14 +20,14 @@ def add_to(group: click.Group) -> None:
 
     @command(group, "pause")
     @click.argument("job")
-    @click.option("--until", type=Moment(), required=True, help="Until when, such as 2026-01-31T06:00:00Z.")
+    @click.option("--until", type=Moment(), required=True, help="Until when, such as 2099-01-31T06:00:00Z.")
     @click.option("--reason", type=Words(), required=True, help="Why, for whoever finds it paused.")
     def pause(shell: Shell, job: str, until: datetime, reason: str) -> None:
         """Let JOB not run until a time. It survives a terraform apply, and is recorded.
 
         Firings are answered with `paused` meanwhile, and are not made up for. A job that runs now goes on.
 
-        Example: python -m ops pause artifact --until 2026-01-31T06:00:00Z --reason "moving the bucket"
+        Example: python -m ops pause artifact --until 2099-01-31T06:00:00Z --reason "moving the bucket"
         """
         found = job_of(job)
         if until <= shell.now:
