@@ -10,12 +10,16 @@ from shared.postgres import Row
 
 @dataclass(frozen=True)
 class Notice:
-    """Something to look at: how bad it is, a sentence, and the page about it with what its address says."""
+    """Something to look at: how bad it is, a sentence, and the page about it with what its address says.
+
+    `do` is what to do about it, where that page does not say it.
+    """
 
     tone: str
     said: str
     page: str
     arguments: Mapping[str, object]
+    do: str = ""
 
 
 @dataclass(frozen=True)
@@ -31,9 +35,9 @@ def summary(jobs: Sequence[Mapping[str, object]], waits: Row) -> Summary:
     """Say how it is."""
     notices = [notice for job in jobs for notice in _of_job(job)]
     notices += [
-        Notice(tone, _counted(waits[name], one, many), page, {})
-        for name, tone, one, many, page in _WAITING
-        if waits[name]
+        Notice(tone, _counted(number, one, many), page, arguments, do)
+        for name, tone, one, many, page, arguments, do in _WAITING
+        if (number := waits[name] if name in waits else _of_jobs(jobs, name))
     ]
     notices.sort(key=lambda notice: _ORDER.index(notice.tone))
     overdue = sum(bool(job["overdue"]) for job in jobs)
@@ -50,10 +54,18 @@ def summary(jobs: Sequence[Mapping[str, object]], waits: Row) -> Summary:
 
 _ORDER = ("bad", "warn", "paused", "busy", "quiet", "good")
 _WAITING = (
-    ("dead_letters", "bad", "one usage event is a dead letter", "usage events are dead letters", "dead_letters"),
+    ("dead_letters", "bad", "one usage event is a dead letter", "usage events are dead letters", "dead_letters", {},
+     ""),
+    ("blocked", "warn", "one usage event is blocked: nobody can tell whether to bill it",
+     "usage events are blocked: nobody can tell whether to bill them", "runs", {"job": "stripe_reconcile"},
+     "Give each its account or customer, or waive it: `python -m ops stripe backlog` names them."),
+    ("stale_paid_count", "warn", "one paid account is more than two days past its period's end",
+     "paid accounts are more than two days past their period's end", "runs", {"job": "period_reset"},
+     "The service missed Stripe's webhooks for them: let Stripe send those again."),
     ("objects_failed", "warn", "one object could not be deleted from the bucket",
-     "objects could not be deleted from the bucket", "outbox"),
-    ("drift", "warn", "one difference with Stripe is unresolved", "differences with Stripe are unresolved", "drift"),
+     "objects could not be deleted from the bucket", "outbox", {}, ""),
+    ("drift", "warn", "one difference with Stripe is unresolved", "differences with Stripe are unresolved", "drift", {},
+     ""),
 )  # fmt: skip
 
 
@@ -74,6 +86,12 @@ def _of_job(job: Mapping[str, object]) -> list[Notice]:
     if isinstance(until, datetime):
         found.append(Notice("paused", f"{name} is paused until {until:%Y-%m-%d %H:%M}", "actions", {}))
     return found
+
+
+def _of_jobs(jobs: Sequence[Mapping[str, object]], figure: str) -> int:
+    """A figure of what waits, of all jobs; of those about which nothing is known, none."""
+    waiting = [job["waiting"] for job in jobs]
+    return sum(each.get(figure, 0) for each in waiting if isinstance(each, Mapping))
 
 
 def _counted(count: int, one: str, many: str) -> str:

@@ -38,10 +38,12 @@ LEFT JOIN LATERAL (
 LEFT JOIN maintenance.controls ON controls.job = job.name AND controls.paused_until > :now;
 
 -- name: for_a_person
--- How much there is that only a person can decide about or mend.
+-- How much there is that only a person can decide about or mend. (What is to be tried again is blocked in name only.)
 SELECT
     (SELECT count(*) FROM maintenance.meter_sends WHERE state <> 'accepted' AND state IN ('rejected', 'expired'))
         AS dead_letters,
+    (SELECT count(*) FROM maintenance.meter_sends
+     WHERE state <> 'accepted' AND state = 'blocked' AND error_code IS DISTINCT FROM 'retry') AS blocked,
     (SELECT count(*) FROM maintenance.drift WHERE resolved_at IS NULL) AS drift,
     (SELECT count(*) FROM maintenance.object_deletions WHERE done_at IS NULL AND state = 'failed') AS objects_failed;
 

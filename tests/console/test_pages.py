@@ -29,6 +29,11 @@ _RUN = (
     "message) VALUES (:job, 'schedule', :status, :dry, :at, :at, :at, CAST(:counts AS jsonb), :message)"
 )
 
+_SEND = (
+    "INSERT INTO maintenance.meter_sends (usage_event_id, user_id, identifier, occurred_at, value, state, error_code) "
+    "VALUES (gen_random_uuid(), 'pat', gen_random_uuid(), :at, 1, :state, :code)"
+)
+
 
 def add_run(
     database: TestDatabase, at: datetime, status: str = "completed", job: str = "period_reset", dry: bool = False,
@@ -89,6 +94,23 @@ def test_the_first_page_says_how_each_job_is(
     assert f"Run {outcome.run_id}, 2026-05-15 12:00: completed" in said
     assert f"/runs/{outcome.run_id}" in links_of(page)
     assert "Made 2026-05-15 12:00:00 UTC" in said
+
+
+def test_the_first_page_says_what_no_run_does_by_itself(console: Console, database: TestDatabase) -> None:
+    database.execute("UPDATE maintenance.identity SET bound_at = :now", now=NOON)
+    database.account("pat", "pro", NOON - timedelta(days=40), NOON - timedelta(days=3))
+    said = text_of(console.page("/"))
+    assert "All 6 jobs are on time" in said
+    assert "Nothing needs a person" not in said
+    assert "One paid account is more than two days past its period's end" in said
+    assert "let Stripe send those again" in said
+    assert "blocked" not in said
+    for state, code in (("blocked", "no_customer"), ("blocked", "no_account"), ("blocked", "retry")):
+        database.execute(_SEND, at=NOON - timedelta(days=1), state=state, code=code)
+    page = console.page("/")
+    assert "2 usage events are blocked: nobody can tell whether to bill them" in text_of(page)
+    assert "<code>python -m ops stripe backlog</code> names them." in page
+    assert "/runs?job=stripe_reconcile" in links_of(page)
 
 
 def test_the_strip_has_the_last_thirty_runs_the_newest_last(console: Console, database: TestDatabase) -> None:
