@@ -6,7 +6,8 @@ It has a CSV form, for auditors: what a spreadsheet would take for a formula is 
 import csv
 import io
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 from functions.cleanup.erasing import STATEMENTS as ERASING
@@ -14,6 +15,7 @@ from functions.cleanup.erasing import hash_of
 from functions.registry import JOBS
 from ops.grants import HEALTH_JOB
 from ops.shell import cell, printable
+from shared.postgres import Transaction
 from shared.services import Services
 from shared.sql import load_statements
 from shared.start_check import check_start
@@ -28,22 +30,32 @@ _FIELDS = (
 _FORMULA = frozenset("=+-@＝＋－＠")  # noqa: RUF001  meant
 
 Page = Sequence[Mapping[str, object]]
+# How a transaction is begun on a database that was found to be this environment's.
+Reading = Callable[[], AbstractContextManager[Transaction]]
 
 
-def hash_of_user(services: Services, user: str) -> str:
+def hash_of_user(services: Services, user: str, reading: Reading | None = None) -> str:
     """The hash under which a user stands in the register. Raises what `check_start` does."""
-    with services.database.transaction(read_only=True) as transaction:
-        check_start(transaction, JOBS[HEALTH_JOB], services.settings, services.clock.now())
+    with reading() if reading else _checked(services) as transaction:
         (row,) = transaction.rows(ERASING["erasure_key"])
     return hash_of(bytes(row["erasure_key"]), user)
 
 
-def pages(services: Services, user_hash: str | None, limit: int | None, below: int | None = None) -> Iterator[Page]:
-    """The register in parts, from a number downwards, each read by itself: who reads it may take a long time."""
+def pages(
+    services: Services,
+    user_hash: str | None,
+    limit: int | None,
+    below: int | None = None,
+    reading: Reading | None = None,
+) -> Iterator[Page]:
+    """The register in parts, from a number downwards, each read by itself: who reads it may take a long time.
+
+    Raises what `check_start` does.
+    """
     left = limit
     while left is None or left > 0:
         size = _PAGE if left is None else min(_PAGE, left)
-        with services.database.transaction(read_only=True) as transaction:
+        with reading() if reading else _checked(services) as transaction:
             page = transaction.rows(_STATEMENTS["register"], user_hash=user_hash, below=below, limit=size)
         yield page
         if len(page) < size:
@@ -51,26 +63,37 @@ def pages(services: Services, user_hash: str | None, limit: int | None, below: i
         below, left = page[-1]["id"], None if left is None else left - size
 
 
-def as_csv(parts: Iterator[Page]) -> Iterator[str]:
-    """The parts as CSV, with a line of headings. Nothing comes before the first part is there."""
+@contextmanager
+def _checked(services: Services) -> Iterator[Transaction]:
+    with services.database.transaction(read_only=True) as transaction:
+        check_start(transaction, JOBS[HEALTH_JOB], services.settings, services.clock.now())
+        yield transaction
+
+
+def as_csv(parts: Iterator[Page], clean: Callable[[str], str] = str) -> Iterator[str]:
+    """The parts as CSV, with a line of headings. Nothing comes before the first part is there.
+
+    Every text goes through `clean` before it is made one that no spreadsheet runs.
+    """
     for number, page in enumerate(parts):
         text = io.StringIO()
         writer = csv.writer(text)
         if number == 0:
             writer.writerow(_FIELDS)
-        writer.writerows([_csv_cell(row[name]) for name in _FIELDS] for row in page)
+        writer.writerows([_csv_cell(row[name], clean) for name in _FIELDS] for row in page)
         yield text.getvalue()
 
 
-def _csv_cell(value: object) -> object:
+def _csv_cell(value: object, clean: Callable[[str], str]) -> object:
     if value is None or isinstance(value, int):
         return value
     if isinstance(value, Mapping):
-        return harmless(json.dumps(value))
-    return harmless(cell(value))
+        cleaned = {clean(name): clean(each) if isinstance(each, str) else each for name, each in value.items()}
+        return no_formula(json.dumps(cleaned))
+    return no_formula(clean(cell(value)))
 
 
-def harmless(text: str) -> str:
+def no_formula(text: str) -> str:
     """Text that no spreadsheet takes for a formula and no terminal for a command."""
     text = printable(text)
     return f"'{text}" if text.lstrip()[:1] in _FORMULA else text

@@ -9,7 +9,7 @@ import pytest
 
 from devstack.gcs_front import GcsFront
 from ops import erasure_register
-from ops.erasure_register import harmless
+from ops.erasure_register import no_formula
 from ops.shell import DOWN, USAGE, WRONG
 from tests.conftest import MakeEnvironment
 from tests.support.cleanup import CleanupWorld
@@ -126,11 +126,11 @@ def test_what_a_spreadsheet_would_take_for_a_formula_is_made_harmless(
 
 @pytest.mark.parametrize("text", ["=1", "+1", "-1", "@SUM(A1)", " =1", "\uff1d1"])
 def test_every_beginning_of_a_formula_is_known(text: str) -> None:
-    assert harmless(text) == f"'{text}"
+    assert no_formula(text) == f"'{text}"
 
 
 def test_harmless_text_stays_and_control_characters_are_made_visible() -> None:
-    assert (harmless("run 1=1"), harmless(""), harmless("\t=1")) == ("run 1=1", "", r"\t=1")
+    assert (no_formula("run 1=1"), no_formula(""), no_formula("\t=1")) == ("run 1=1", "", r"\t=1")
 
 
 @pytest.mark.parametrize(

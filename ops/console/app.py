@@ -4,7 +4,8 @@ Dangers, and what holds them:
 
 - Somebody else's page in the same browser. The server listens on loopback alone, answers only to the names of loopback
   (so that no name that an attacker points at 127.0.0.1 reaches it), may be put into no frame and read by no other
-  origin, and has nothing that changes anything.
+  origin, asks the database nothing for another origin unless somebody follows a link, and has nothing that changes
+  anything.
 - Hostile names in the database. Templates print through one place (`ops.console.rendering`), and the policy lets no
   script and no style run but those of the folder `static`.
 - Something that leaks. Errors are sentences, redacted; a stack trace is never part of an answer.
@@ -19,7 +20,7 @@ from werkzeug.exceptions import HTTPException
 from ops.console.queries import Reader
 from ops.console.rendering import add_rendering
 from ops.console.views import add_pages
-from shared.errors import MaintenanceError, Misconfigured, Unavailable
+from shared.errors import LockLost, MaintenanceError, Misconfigured, Unavailable
 from shared.postgres import UnforeseenDatabaseError
 from shared.services import Services
 
@@ -57,6 +58,9 @@ def create_app(services: Services, *, port: int, project: str | None = None) -> 
         if request.method not in _METHODS:
             said = "This console only shows: it takes GET and HEAD.\n"
             return Response(said, 405, {"Allow": ", ".join(_METHODS)}, mimetype="text/plain")
+        if _asked_by_another_page():
+            said = f"Another page asked for this. Open http://{HOST}:{port} yourself.\n"
+            return Response(said, 403, mimetype="text/plain")
         return None
 
     @app.after_request
@@ -82,6 +86,8 @@ def create_app(services: Services, *, port: int, project: str | None = None) -> 
         said = services.redact(str(error))
         if isinstance(error, Unavailable):
             return _problem(503, "The database does not answer", said, _TRY_AGAIN)
+        if isinstance(error, LockLost):
+            return _problem(503, "The database is busy", said, _TRY_AGAIN)
         if isinstance(error, Misconfigured):
             return _problem(500, "Something is not set up as it must be", said, _MEND)
         what = "This is a bug" if isinstance(error, UnforeseenDatabaseError) else "The database refused"
@@ -105,6 +111,15 @@ _MEND = (
     "after you changed one. What changed in the database shows when you load this page again."
 )
 _REPORT = "Other pages may work. `python -m ops` has the same figures; report this one."
+
+
+def _asked_by_another_page() -> bool:
+    """Whether a page of another origin asks for itself. Browsers say so; what says nothing is no browser's page."""
+    sent = request.headers
+    if sent.get("Sec-Fetch-Site", "none") in ("none", "same-origin"):
+        return False
+    followed = (sent.get("Sec-Fetch-Mode"), sent.get("Sec-Fetch-Dest"))
+    return followed != ("navigate", "document")
 
 
 def _problem(code: int, what: str, said: str, do: str) -> Response:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from functions.registry import JOBS
 from ops import erasure_register
+from ops.console.rendering import harmless
 from ops.grants import HEALTH_JOB
 from shared.errors import LockLost, Unavailable
 from shared.health import lines_of
@@ -60,8 +61,7 @@ class Reader:
     def jobs(self) -> list[dict[str, object]]:
         """How each job is, in the order of their declaration, with its newest runs, the oldest first."""
         now, names = self.now, list(JOBS)
-        with self._reading() as transaction:
-            state = self._state(transaction)
+        with self._checked() as (transaction, state):
             running = transaction.rows(_OURS["now"], jobs=names, dry_run=self.report_only, now=now)
             newest = transaction.rows(_OURS["newest_runs"], jobs=names, each=_STRIP)
         of_job = {row["job"]: row for row in running}
@@ -108,14 +108,13 @@ class Reader:
 
     def erasures(self, user: str | None, below: int | None) -> Listed:
         """A page of the register, of all users or of one."""
-        user_hash = None if user is None else erasure_register.hash_of_user(self._services, user)
-        rows = [each for part in erasure_register.pages(self._services, user_hash, PAGE + 1, below) for each in part]
-        return _listed(rows, PAGE)
+        return _listed([each for part in self._register(user, PAGE + 1, below) for each in part], PAGE)
 
     def erasures_as_csv(self, user: str | None) -> Iterator[str]:
         """All of the register, of all users or of one, in parts."""
-        user_hash = None if user is None else erasure_register.hash_of_user(self._services, user)
-        return erasure_register.as_csv(erasure_register.pages(self._services, user_hash, None))
+        return erasure_register.as_csv(
+            self._register(user, None, None), lambda text: harmless(text, self._services.redact)
+        )
 
     def actions(self) -> Listed:
         """Who did what by hand."""
@@ -134,16 +133,23 @@ class Reader:
         with self._reading() as transaction:
             return transaction.rows(statement, **parameters)  # type: ignore[arg-type]  # a Statement, from a mapping
 
-    def _state(self, transaction: Transaction) -> StartState:
-        # The state of the database, and not what any single job needs of the settings.
-        return check_start(transaction, JOBS[HEALTH_JOB], self._services.settings, self.now)
+    def _register(self, user: str | None, limit: int | None, below: int | None) -> Iterator[erasure_register.Page]:
+        asked = None if user is None else erasure_register.hash_of_user(self._services, user, self._reading)
+        return erasure_register.pages(self._services, asked, limit, below, self._reading)
 
     @contextmanager
     def _reading(self) -> Iterator[Transaction]:
+        with self._checked() as (transaction, _):
+            yield transaction
+
+    @contextmanager
+    def _checked(self) -> Iterator[tuple[Transaction, StartState]]:
+        """A transaction on a database that is this environment's: no page shows a copy as if it were ours."""
         try:
             with self._services.database.transaction(read_only=True) as transaction:
                 transaction.limit("statement_timeout", _PATIENCE_MS)
-                yield transaction
+                # The state of the database, and not what any single job needs of the settings.
+                yield transaction, check_start(transaction, JOBS[HEALTH_JOB], self._services.settings, self.now)
         except LockLost as error:
             raise Unavailable(
                 "postgres",

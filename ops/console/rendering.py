@@ -19,11 +19,16 @@ from ops.console.words import TONES, duration, figure, phrases, shown_status, si
 from ops.shell import cell, printable
 from shared.clock import format_rfc3339
 
-_EMAIL = re.compile(r"[^\s@<>\"'(),;:]+@[^\s@<>\"'(),;:/]+\.[^\s@<>\"'(),;:/]+")
+# Whatever has a sign like this between two words: a domain needs no dot, and the name before it may be quoted.
+_AT = "@\N{FULLWIDTH COMMERCIAL AT}\N{SMALL COMMERCIAL AT}"
+_NAME = rf'[^\s{_AT}<>"(),;:]'
+_EMAIL = re.compile(rf"(?:\"[^\"]*\"|(?<!{_NAME}){_NAME}+)(?:[{_AT}][^\s{_AT}<>\"'(),;:/]+)+")
 _CODE = re.compile("`([^`]+)`")
 _BESIDE = timedelta(minutes=2)
-# Logins of the database and accounts of services look like addresses, and are none.
-_NO_PERSON = (".iam", ".gserviceaccount.com")
+# Accounts of services, and their logins of the database, look like addresses and are none. Google gives the first their
+# domain, and both halves of the second their form, in which no person has a dot or a short name.
+_ACCOUNT = r"[a-z0-9-]+@(?:[a-z0-9-]+\.)+gserviceaccount\.com"
+_NO_PERSON = re.compile(rf"{_ACCOUNT}|[a-z][a-z0-9-]{{4,28}}[a-z0-9]@[a-z][a-z0-9-]{{4,28}}[a-z0-9]\.iam")
 
 
 @dataclass(frozen=True)
@@ -80,7 +85,10 @@ def _with_code(text: str) -> Markup:
 
 
 def _without_person(found: re.Match[str]) -> str:
-    return found[0] if found[0].rstrip(".").endswith(_NO_PERSON) else "[e-mail address]"
+    address = found[0].lstrip("'")
+    if _NO_PERSON.fullmatch(address.rstrip(".")):
+        return found[0]
+    return found[0].removesuffix(address) + "[e-mail address]"
 
 
 def _time_tag(moment: datetime | None, form: str = "%Y-%m-%d %H:%M") -> str:

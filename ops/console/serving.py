@@ -1,17 +1,27 @@
-"""The server of the page: waitress, on loopback."""
+"""The server of the page: waitress, on loopback.
 
+Its end is our own. Waitress closes under the hands of whatever is at work, or after five seconds; but a page that is
+being made has a connection to the database, and nobody would close that one any more.
+"""
+
+import contextlib
 import logging
 import socket
+import threading
+import time
 
 from flask import Flask
 from waitress.server import create_server  # type: ignore[import-untyped]
-from waitress.wasyncore import close_all  # type: ignore[import-untyped]
+from waitress.wasyncore import close_all, dispatcher, loop  # type: ignore[import-untyped]
 
 from ops.console.app import HOST
 from shared.errors import Misconfigured, Unavailable
 
 # A person and a few tabs; what one page asks of the database keeps one of them busy.
 _THREADS = 6
+_LOOKS_SECONDS, _LAST_LOOKS_SECONDS = 1.0, 0.05
+# Longer than the database's adapter waits for any answer.
+_LONGEST_SECONDS = 90.0
 
 
 class Server:
@@ -28,20 +38,42 @@ class Server:
             app, sockets=[_listening(port)], threads=_THREADS, ident=None, clear_untrusted_proxy_headers=True
         )
 
+        self._stopping = threading.Event()
+
     def serve(self) -> None:
-        """Serve until Ctrl-C, or until `stop` is called; then let go of the port."""
+        """Serve until Ctrl-C, or until `stop` is called; answer what was asked until then, and let go of the port.
+
+        A second Ctrl-C ends it within seconds.
+        """
         try:
-            self._server.run()
+            with contextlib.suppress(KeyboardInterrupt):
+                while not self._stopping.is_set():
+                    self._look(_LOOKS_SECONDS)
+            self._answer_the_last()
         finally:
             self._server.task_dispatcher.shutdown()
-            self._close()
+            close_all(self._server._map, ignore_all=True)
 
     def stop(self) -> None:
         """Let `serve` come to its end, from another thread."""
-        self._server.trigger.pull_trigger(self._close)
+        self._stopping.set()
+        self._server.trigger.pull_trigger()
 
-    def _close(self) -> None:
-        close_all(self._server._map, ignore_all=True)
+    def _look(self, seconds: float) -> None:
+        loop(seconds, map=self._server._map, count=1)
+
+    def _answer_the_last(self) -> None:
+        # The port alone: the server's own way closes what wakes this thread, too.
+        dispatcher.close(self._server)
+        end = time.monotonic() + _LONGEST_SECONDS
+        while self._is_busy() and time.monotonic() < end:
+            self._look(_LAST_LOOKS_SECONDS)
+
+    def _is_busy(self) -> bool:
+        # Who asked may be gone, and the answer is still being made.
+        tasks = self._server.task_dispatcher
+        unsent = any(each.total_outbufs_len for each in self._server.active_channels.values())
+        return bool(unsent or tasks.queue or tasks.active_count)
 
 
 def _listening(port: int) -> socket.socket:

@@ -38,8 +38,9 @@ MEANINGS: Mapping[str, Meaning] = {
     "incomplete": Meaning(
         "warn",
         "Its time ran out, or rows stayed locked. What is done is done.",
-        "Nothing: Cloud Scheduler tries again, and the next attempt goes on from there. If it happens every day, look "
-        "at what holds the rows, or at why there is so much to do.",
+        "Nothing, if it came from a firing: the firing's next step or attempt goes on from there. What was started by "
+        "hand is not tried again: give the same command once more. If it happens every day, look at what holds the "
+        "rows, or at why there is so much to do.",
     ),
     "failed": Meaning(
         "bad",
@@ -55,7 +56,8 @@ MEANINGS: Mapping[str, Meaning] = {
     "unavailable": Meaning(
         "warn",
         "PostgreSQL, Stripe or the bucket did not answer; the message says which.",
-        "Nothing, if it was once: Cloud Scheduler tries again. If it lasts, see whether that service is down: "
+        "Nothing, if it came from a firing and was once: the firing has another attempt. What was started by hand is "
+        "not tried again: give the same command once more. If it lasts, see whether that service is down: "
         "`python -m ops doctor`.",
     ),
     "misconfigured": Meaning(

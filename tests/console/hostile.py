@@ -15,11 +15,17 @@ HOSTILE = (
 # What of it must stand in the text of a page, as text.
 AS_TEXT = r"javascript:document.title='taken' {{ 7 * 7 }} {% raw %} \x1b[31m\x07 \u202eoff\u2066\n=1+1"
 PERSON = "ann.smith@example.com"
+# Addresses in other forms: a quoted name, what looks like a login, no dot, a wide and a small sign, an apostrophe.
+PERSONS = (
+    *(PERSON, '"ann smith"@example.com', "ann@evil.iam", "ann.smith@example-company.iam", "ann@example"),
+    *("ann\N{FULLWIDTH COMMERCIAL AT}example.com", "ann\N{SMALL COMMERCIAL AT}example.com", "o'smith@example.com"),
+    *("ann@[127.0.0.1]", "fn-period@bytereview-prod.iam.example.com", "ann@evilgserviceaccount.com"),
+)
 
 
 def add_hostile_names(database: TestDatabase) -> None:
     """Fill it, a row or two a table."""
-    text = f"{PERSON} {HOSTILE}"
+    text = f"{' '.join(PERSONS)} {HOSTILE}"
     started = NOON - timedelta(hours=1)
     add = database.execute
     for job in (*JOBS, f"job {HOSTILE}"):

@@ -1,25 +1,34 @@
 """What keeps the page to its user: headers, the Host, methods, and the answers when something is wrong."""
 
 import hashlib
+import http.client
 from pathlib import Path
 from typing import cast
 
 import pytest
 
 from ops import console as package
+from ops import erasure_register
 from ops.console import queries
-from ops.console.app import HEADERS, create_app
+from ops.console.app import HEADERS, HOST, create_app
 from shared.clock import SystemClock
+from shared.errors import LockLost
 from shared.sql import Statement
 from tests.conftest import Environment, MakeDatabase
 from tests.console.serving import Console, served
 from tests.support.clock import ManualClock
 from tests.support.database import TestDatabase
 from tests.support.logins import made_logins, url_as
+from tests.support.serving import RawAnswer
+from tests.support.wait import until
 
 PAGES = ("/", "/plots", "/runs", "/dead-letters", "/drift", "/outbox", "/erasures", "/holds", "/actions")
 FILES = ("/static/console.css", "/static/plots.js", "/static/icon.svg")
 FOLDER = Path(package.__file__).parent
+_OTHERS = (
+    "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() "
+    "AND application_name = 'bytereview-maintenance'"
+)
 
 
 @pytest.mark.parametrize("path", [*PAGES, *FILES, "/erasures.csv", "/nothing", "/static/nothing.js", "/runs/7"])
@@ -33,9 +42,10 @@ def test_every_answer_has_the_headers(console: Console, path: str) -> None:
 
 
 def test_the_policy_lets_nothing_run_but_our_own_files(console: Console) -> None:
-    policy = dict(part.split(" ", 1) for part in HEADERS["Content-Security-Policy"].split("; "))
-    assert (policy["default-src"], policy["script-src"], policy["style-src"]) == ("'none'", "'self'", "'self'")
-    assert (policy["frame-ancestors"], policy["base-uri"], policy["form-action"]) == ("'none'", "'none'", "'self'")
+    assert HEADERS["Content-Security-Policy"] == (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
+        "base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
+    )
     for path in PAGES:
         page = console.page(path)
         assert " style=" not in page
@@ -83,6 +93,29 @@ def test_another_name_of_this_machine_is_refused(console: Console) -> None:
             assert (answer.status, "another host" in answer.text) == (421, True)
             assert answer.headers["Content-Security-Policy"] == HEADERS["Content-Security-Policy"]
     assert console.ask("/", headers={"X-Forwarded-Host": "evil.example"}).status == 200
+
+
+@pytest.mark.parametrize("site", ["cross-site", "same-site", "nonsense", ""])
+def test_another_page_in_the_browser_cannot_make_it_ask_the_database(console: Console, site: str) -> None:
+    def asked(path: str, mode: str | None, dest: str | None) -> RawAnswer:
+        sent = {"Sec-Fetch-Site": site, "Sec-Fetch-Mode": mode, "Sec-Fetch-Dest": dest}
+        return console.ask(path, headers={name: value for name, value in sent.items() if value is not None})
+
+    for mode, dest in (
+        ("no-cors", "image"), ("no-cors", "script"), ("cors", "empty"), ("navigate", "iframe"), ("no-cors", "document"),
+        (None, None), ("navigate", None),
+    ):  # fmt: skip
+        for path in ("/", "/erasures.csv", "/static/icon.svg", "/nothing"):
+            answer = asked(path, mode, dest)
+            assert (answer.status, "Another page asked" in answer.text) == (403, True)
+    # Somebody follows a link.
+    assert asked("/runs", "navigate", "document").status == 200
+
+
+def test_its_own_pages_and_who_is_no_browser_are_answered(console: Console) -> None:
+    for site in ("same-origin", "none"):
+        assert console.ask("/runs", headers={"Sec-Fetch-Site": site, "Sec-Fetch-Mode": "no-cors"}).status == 200
+    assert console.ask("/runs").status == 200
 
 
 def test_uplot_is_what_its_author_published() -> None:
@@ -162,8 +195,14 @@ def test_a_login_without_rights_is_a_sentence(database: TestDatabase, clock: Man
 
 def test_a_copy_of_another_environment_is_told(database: TestDatabase, console: Console) -> None:
     database.execute("UPDATE maintenance.identity SET instance = 'elsewhere:5432'")
-    answer = console.ask("/")
-    assert (answer.status, "belongs to another environment" in answer.text) == (500, True)
+    database.execute(
+        "INSERT INTO maintenance.erasures (job, run_id, job_run_id, user_hash, extent, row_counts, erased_at) "
+        "VALUES ('a-job', 1, '11111111-2222-3333-4444-555555555555', '\\x00', 'run', '{}', now())"
+    )
+    for path in (*PAGES, "/runs/1", "/erasures?user=ann", "/erasures.csv", "/erasures.csv?user=ann"):
+        answer = console.ask(path)
+        assert (answer.status, "belongs to another environment" in answer.text) == (500, True), path
+        assert "11111111" not in answer.text
 
 
 def test_a_slow_query_is_ended_and_becomes_a_sentence(console: Console, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -179,6 +218,64 @@ def test_what_others_hold_locked_becomes_a_sentence(database: TestDatabase, cons
         connection.exec_driver_sql("LOCK TABLE maintenance.runs IN ACCESS EXCLUSIVE MODE")
         answer = console.ask("/runs")
     assert (answer.status, "took longer than 5 s" in answer.text) == (503, True)
+
+
+@pytest.mark.parametrize("path", ["/erasures", "/erasures?user=ann", "/erasures.csv", "/erasures.csv?user=ann"])
+def test_a_register_that_others_hold_locked_becomes_a_sentence(
+    database: TestDatabase, console: Console, path: str
+) -> None:
+    with database.engine.connect() as connection:
+        connection.exec_driver_sql("LOCK TABLE maintenance.erasures IN ACCESS EXCLUSIVE MODE")
+        answer = console.ask(path)
+    assert (answer.status, "took longer than 5 s" in answer.text) == (503, True)
+    assert "load this page again" in answer.text
+
+
+@pytest.mark.parametrize("path", ["/erasures", "/erasures.csv"])
+def test_a_slow_register_is_ended_too(console: Console, monkeypatch: pytest.MonkeyPatch, path: str) -> None:
+    monkeypatch.setattr(queries, "_PATIENCE_MS", 1000)
+    slow = Statement("register", "Takes its time.", "SELECT pg_sleep(50)")
+    monkeypatch.setitem(cast(dict[str, Statement], erasure_register._STATEMENTS), "register", slow)
+    answer = console.ask(path)
+    assert (answer.status, "took longer than 1 s" in answer.text) == (503, True)
+
+
+def test_a_lock_that_is_lost_where_no_page_foresees_it_is_no_bug(
+    console: Console, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def busy(*_: object) -> None:
+        raise LockLost("canceling statement due to lock timeout (SQLSTATE 55P03)")
+
+    monkeypatch.setattr(queries, "lines_of", busy)
+    answer = console.ask("/")
+    assert (answer.status, "The database is busy" in answer.text) == (503, True)
+    assert "load this page again" in answer.text
+    assert "report this one" not in answer.text
+
+
+@pytest.mark.parametrize("stays", [True, False], ids=["who asked waits", "who asked is gone"])
+def test_the_end_waits_for_what_was_asked(
+    database: TestDatabase, environ: dict[str, str], clock: ManualClock, monkeypatch: pytest.MonkeyPatch, stays: bool
+) -> None:
+    # Longer than waitress waits.
+    slow = Statement("runs", "Takes its time.", "SELECT pg_sleep(6.5)")
+    monkeypatch.setattr(queries, "_PATIENCE_MS", 6000)
+    monkeypatch.setitem(cast(dict[str, Statement], queries._OURS), "runs", slow)
+    with served(environ, clock) as console:
+        connection = http.client.HTTPConnection(HOST, console.port, timeout=60)
+        connection.request("GET", "/runs")
+        until(
+            lambda: database.value(f"{_OTHERS} AND query ~ '^SELECT pg_sleep' AND state = 'active'") == 1,
+            "the page is being made",
+        )
+        if not stays:
+            connection.close()
+    assert database.value(f"{_OTHERS} AND state = 'active'") == 0
+    until(lambda: database.value(_OTHERS) == 0, "no connection is left")
+    if stays:
+        answer = connection.getresponse()
+        assert (answer.status, "took longer than 6 s" in answer.read().decode()) == (503, True)
+        connection.close()
 
 
 def test_a_bug_is_a_sentence_with_a_number_to_look_for(database: TestDatabase, console: Console) -> None:
