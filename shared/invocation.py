@@ -13,8 +13,8 @@ from shared.clock import parse_rfc3339
 from shared.errors import BadRequest
 
 SCHEDULE_TIME_HEADER = "X-CloudScheduler-ScheduleTime"
-# A delivery of Cloud Tasks carries it ("Task request headers", Cloud Tasks documentation). It tells what the body is, and
-# proves nothing: who may call is Cloud Run's to know, from the token.
+# A delivery of Cloud Tasks carries it ("Task request headers", Cloud Tasks documentation). It tells what the body is
+# and proves nothing: who may call is Cloud Run's to know, from the token.
 TASK_NAME_HEADER = "X-CloudTasks-TaskName"
 # A step follows another only where time ran out, after nearly half an hour: so many are close to a day, and the next
 # daily firing comes then.

@@ -50,7 +50,7 @@ _GCLOUD = {
     "sql instances", "redis instances", "functions describe", "run services", "projects get-iam-policy",
 }  # fmt: skip
 _BUILTINS = {"cd", "export", "unset", "read", "eval", "for", "do", "done", "git", "jq", "python3", "source", "psql"}
-_EVENTS = {"start", "finish", "answer", "health", "attention", "error", "degraded", "refused"}
+_EVENTS = {"start", "finish", "answer", "health", "attention", "error", "degraded", "refused", "steps"}
 
 
 def test_every_block_says_what_it_is() -> None:
