@@ -75,10 +75,7 @@ def migrate(target: DatabaseTarget, now: datetime, livemode: bool | None = None,
     except alembic.util.CommandError as error:
         raise newer_than_this(target) from error
     except LockLost as error:
-        raise Unavailable(
-            "postgres",
-            f"Another session holds a lock that the migration needs: {error}. Nothing was changed. Try again.",
-        ) from error
+        raise _locked(error) from error
     finally:
         engine.dispose()
 
@@ -115,6 +112,33 @@ def check_before(connection: Connection, target: DatabaseTarget) -> str | None:
         _check_bound_here(connection, target)
     _check_service_is_here(connection, target)
     return before
+
+
+def look_before(target: DatabaseTarget, livemode: bool | None, bucket: str | None) -> str | None:
+    """Say from which version a migration would go, without changing anything. Raises where `migrate` would refuse."""
+    engine = make_engine(target, {**_LIMITS, "default_transaction_read_only": "on"})
+    try:
+        with translated_from_engine(target), engine.connect() as connection:
+            before = check_before(connection, target)
+            if before is not None:
+                row = connection.execute(text("SELECT * FROM maintenance.identity")).first()
+                bound = row._mapping if row is not None else {}
+                if livemode is not None and bound.get("livemode") not in (None, livemode):
+                    raise wrong_mode(bound["livemode"])
+                if bucket is not None and bound.get("bucket") not in (None, bucket):
+                    raise wrong_bucket(bound["bucket"], bucket)
+            return before
+    except LockLost as error:
+        raise _locked(error) from error
+    finally:
+        engine.dispose()
+
+
+def _locked(error: LockLost) -> Unavailable:
+    return Unavailable(
+        "postgres",
+        f"Another session holds a lock that the migration needs: {error}. Nothing was changed. Try again.",
+    )
 
 
 def newer_than_this(target: DatabaseTarget) -> Misconfigured:

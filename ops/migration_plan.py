@@ -1,4 +1,4 @@
-"""What a migration would do, as SQL, before anybody does it. Nothing is changed, and no lock is waited for."""
+"""What a migration would do, as SQL, before anybody does it. Nothing is changed."""
 
 import io
 from dataclasses import dataclass
@@ -6,12 +6,9 @@ from dataclasses import dataclass
 import alembic.command
 from alembic.script import ScriptDirectory
 
-from ops.engine import make_engine, translated_from_engine
-from ops.host_indexes import HOST_INDEXES, missing_host_indexes
-from ops.migrate import alembic_config, check_before, newer_than_this
+from ops.host_indexes import plan_host_indexes
+from ops.migrate import alembic_config, look_before, newer_than_this
 from shared.database_url import DatabaseTarget
-
-_LIMITS = {"lock_timeout": "5000", "default_transaction_read_only": "on", "TimeZone": "UTC"}
 
 
 @dataclass(frozen=True)
@@ -24,18 +21,13 @@ class MigrationPlan:
     sql: str
 
 
-def plan_migration(target: DatabaseTarget) -> MigrationPlan:
+def plan_migration(target: DatabaseTarget, livemode: bool | None = None, bucket: str | None = None) -> MigrationPlan:
     """Say what `migrate` would run in this database.
 
     Raises Misconfigured where it would refuse: the database is another environment's, is newer than this code or has
-    not the service's tables; Unavailable when it cannot be reached.
+    not the service's tables; Unavailable when it cannot be reached, or something holds a lock that is needed.
     """
-    engine = make_engine(target, _LIMITS)
-    try:
-        with translated_from_engine(target), engine.connect() as connection:
-            before = check_before(connection, target)
-    finally:
-        engine.dispose()
+    before = look_before(target, livemode, bucket)
     buffer = io.StringIO()
     config = alembic_config(buffer)
     scripts = ScriptDirectory.from_config(config)
@@ -49,10 +41,5 @@ def plan_migration(target: DatabaseTarget) -> MigrationPlan:
         parts.append(
             f"-- From {before or 'nothing'} to version {version}.\nBEGIN;\n\n{schema}{buffer.getvalue()}COMMIT;\n"
         )
-    missing = missing_host_indexes(target)
-    parts += [
-        f"-- By itself, without locking anybody out. {index.purpose}.\n{index.sql};\n"
-        for index in HOST_INDEXES
-        if index.name in missing
-    ]
+    parts += [indexes] if (indexes := plan_host_indexes(target)) else []
     return MigrationPlan(str(target), before, version, "\n".join(parts))

@@ -13,6 +13,7 @@ from sqlalchemy import make_url, text
 
 from devstack.serving import REPOSITORY
 from functions.registry import JOBS
+from ops.host_indexes import HOST_INDEXES
 from ops.migrate import migrate
 from ops.shell import DOWN, WRONG
 from shared.errors import Misconfigured, Unavailable
@@ -205,6 +206,22 @@ def test_the_plan_refuses_what_the_migration_would(database: TestDatabase) -> No
     database.execute("UPDATE maintenance.identity SET instance = 'elsewhere:5432'")
     copy = ops("migrate", "--plan", environ={"DATABASE_URL": database.url})
     assert (copy.returncode, "belongs to another environment" in copy.stderr) == (WRONG, True)
+
+
+def test_the_plan_refuses_another_bucket_and_drops_what_is_broken(database: TestDatabase) -> None:
+    url = {"DATABASE_URL": database.url}
+    database.execute("UPDATE maintenance.identity SET bucket = 'mine', livemode = true")
+    for changes in ({"GCS_BUCKET_NAME": "other"}, {"STRIPE_SECRET_KEY": "sk_test_x"}):
+        refused = ops("migrate", "--plan", environ={**url, **changes})
+        assert (refused.returncode, "belongs to another environment" in refused.stderr) == (WRONG, True)
+    name = HOST_INDEXES[1].name
+    database.execute(f"UPDATE pg_index SET indisvalid = false WHERE indexrelid = '{name}'::regclass")
+    shown = ops("migrate", "--plan", environ=url).stdout
+    assert f'DROP INDEX CONCURRENTLY "{name}";\nCREATE INDEX CONCURRENTLY {name} ON' in shown
+    with database.engine.begin() as held:
+        held.exec_driver_sql("LOCK TABLE maintenance.alembic_version")
+        waited = ops("migrate", "--plan", environ=url)
+    assert (waited.returncode, "Another session holds a lock" in waited.stderr) == (DOWN, True)
 
 
 def _statements(script: str) -> list[str]:

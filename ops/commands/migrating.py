@@ -51,10 +51,13 @@ def add_to(group: click.Group) -> None:
             shell.tell({"sql": statements}, *statements.splitlines())
             return
         target = database_target(os.environ)
+        mode, bucket = stripe_settings(os.environ).livemode, bucket_name(os.environ)
         if plan:
-            _show(shell, plan_migration(target), grants_sql(logins, JOBS, with_ours=True) if logins else "")
+            _show(
+                shell, plan_migration(target, mode, bucket), grants_sql(logins, JOBS, with_ours=True) if logins else ""
+            )
             return
-        done = migrate(target, shell.now, stripe_settings(os.environ).livemode, bucket_name(os.environ))
+        done = migrate(target, shell.now, mode, bucket)
         shell.say(f"The schema maintenance in {done.database} is at version {done.version}{done.from_note}.")
         shell.say(done.bound_note)
         granted = grant(target, logins, JOBS) if logins else []
