@@ -163,6 +163,17 @@ def test_a_database_that_is_down_or_without_our_schema_is_told(
     assert "python -m ops migrate" in gone.stderr
 
 
+@pytest.mark.parametrize("options", [[], ["--user", "ann"], ["--export", "csv"]])
+def test_a_copy_of_another_environment_is_told(
+    options: list[str], database: TestDatabase, environ: dict[str, str]
+) -> None:
+    add_erasures(database, 1)
+    database.execute("UPDATE maintenance.identity SET instance = 'elsewhere:5432'")
+    done = run_command("erasures", *options, environ=environ)
+    assert (done.exit_code, done.stdout) == (WRONG, "")
+    assert "belongs to another environment" in done.stderr
+
+
 def test_help_ends_with_an_example(environ: dict[str, str]) -> None:
     assert "Example: python -m ops erasures --user" in " ".join(
         run_command("erasures", "--help", environ=environ).stdout.split()

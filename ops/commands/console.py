@@ -31,5 +31,7 @@ def add_to(group: click.Group) -> None:
 
         server = Server(create_app(shell.services, port=port, project=project), port)
         address = f"http://{HOST}:{port}"
-        shell.tell({"address": address}, f"The console is at {address}. Ctrl-C ends it.")
+        shell.tell(
+            {"address": address}, f"The console is at {address}, for every user of this machine. Ctrl-C ends it."
+        )
         server.serve()

@@ -41,7 +41,7 @@ def test_it_serves_until_ctrl_c_and_then_ends_quietly(environ: dict[str, str]) -
     with started("--port", str(port), environ=environ) as process:
         assert process.stdout is not None
         said = process.stdout.readline()
-        assert said == f"The console is at http://127.0.0.1:{port}. Ctrl-C ends it.\n"
+        assert said == f"The console is at http://127.0.0.1:{port}, for every user of this machine. Ctrl-C ends it.\n"
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
         connection.request("GET", "/runs")
         answer = connection.getresponse()
