@@ -125,6 +125,8 @@ _COPIED = {
     "actions": ("action",),
     "run": ("status",),
     "upcoming": ("status",),
+    "stripe backlog": ("event",),
+    "stripe dead-letters": ("event",),
     "stripe drift": ("customer",),
     "stripe audit": ("customer",),
     "outbox": ("state", "kind"),
@@ -188,7 +190,7 @@ def test_a_key_for_stripe_that_is_none(case: Case, empty: World) -> None:
 
 
 def test_a_meter_that_stripe_does_not_know(empty: World) -> None:
-    (audit,) = (case for case in CASES if case.command == "stripe audit")
+    audit = next(case for case in CASES if case.command == "stripe audit")
     done = run(audit, empty, STRIPE_METER_PAGES="mtr_unknown")
     refuses(audit, done, WRONG, "Correct whichever of the two settings is the wrong one.")
 

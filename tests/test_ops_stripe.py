@@ -14,6 +14,7 @@ from sqlalchemy import text
 from devstack.stripe_account import Account
 from devstack.stripe_server import StripeServer
 from ops.commands import stripe as commands
+from ops.commands.stripe_audit import period_of
 from ops.shell import DOWN, NO, USAGE, WRONG
 from tests.conftest import MakeEnvironment
 from tests.support.clock import NOON, ManualClock
@@ -130,13 +131,41 @@ def test_the_backlog_tells_what_waits_the_oldest_first(database: TestDatabase, o
         (undecided, "undecided", "cus_ann"),
     ]
     assert 26 * 60 <= rows[-1]["age_minutes"] < 26 * 60 + 5
-    lines = ops("stripe", "backlog").stdout.splitlines()
-    assert lines[1] == f"{waiting['blocked']}  blocked    4 d 0 h old, 5 pages of cus_ann: no customer"
-    assert lines[-1] == f"{undecided}  undecided  1 d 2 h old, 5 pages of cus_ann"
-    shown = ops("stripe", "backlog", "--limit", "4").stdout.splitlines()
-    assert shown == [*lines[:4], "There are more than these 4. --limit shows more."]
+    heading, *lines = ops("stripe", "backlog", COLUMNS="200").stdout.splitlines()
+    assert heading.split()[:3] == ["EVENT", "STATE", "AGE,"]
+    assert lines[1] == (
+        f"{waiting['blocked']}  blocked    4 d 0 h old, 5 pages of cus_ann: no customer: "
+        "give the account its customer, or waive it"
+    )
+    assert lines[-1] == (
+        f"{undecided}  undecided  1 d 2 h old, 5 pages of cus_ann: the next run decides whether to bill it"
+    )
+    shown = ops("stripe", "backlog", "--limit", "4", COLUMNS="200").stdout.splitlines()
+    assert [line.split() for line in shown[1:-1]] == [line.split() for line in lines[:4]]
+    assert shown[-1:] == ["There are more than these 4. --limit shows more."]
+    narrow = ops("stripe", "backlog", COLUMNS="80").stdout.splitlines()
+    assert max(map(len, narrow)) <= 80
+    assert [line[:36] for line in narrow[1:] if line[:1] != " "] == [gone, *waiting.values(), undecided]
     assert len(told(ops("stripe", "backlog", "--limit", "4", "--json"))) == 4
     assert len(told(ops("stripe", "backlog", "--json", STRIPE_MIN_AGE_MINUTES="1"))) == 6
+
+
+@pytest.mark.parametrize(
+    ("code", "sentence"),
+    [
+        ("no_customer", "no customer: give the account its customer"),
+        ("no_account", "no account: give the user an account"),
+        ("no_such_customer", "no such customer: correct the account's customer"),
+        ("was_paid", "was paid: bill it by hand"),
+        ("unclear", "unclear: see the customer's subscriptions at Stripe"),
+        ("retry", "retry: the next run decides anew"),
+        ("something_new", "something new: see `python -m ops stripe waive --help`"),
+    ],
+)
+def test_a_blocked_event_says_what_lets_it_go_on(database: TestDatabase, ops: Ops, code: str, sentence: str) -> None:
+    database.account("ann", "pro")
+    add_send(database, "blocked", error_code=code)
+    assert f"5 pages of cus_ann: {sentence}" in ops("stripe", "backlog", COLUMNS="200").stdout
 
 
 def test_dead_letters_are_shown_with_why_and_are_harmless_to_a_terminal(database: TestDatabase, ops: Ops) -> None:
@@ -145,11 +174,11 @@ def test_dead_letters_are_shown_with_why_and_are_harmless_to_a_terminal(database
     expired = add_send(database, "expired", occurred_at=datetime.now(UTC) - 40 * DAY)
     for state in set(STATES) - {"rejected", "expired"}:
         add_send(database, state)
-    shown = ops("stripe", "dead-letters").stdout
+    shown = ops("stripe", "dead-letters", COLUMNS="200").stdout
     visible = r"\x1b[31mred\x07 [bold]not[/bold]"
-    assert shown.splitlines() == [
-        f"{expired}  expired    40 d 0 h old, 5 pages of cus_ann",
-        f"{rejected}  rejected   1 d 0 h old, 1 page of cus_ann: resource missing: {visible}",
+    assert shown.splitlines()[1:] == [
+        f"{expired}  expired   40 d 0 h old, 5 pages of cus_ann",
+        f"{rejected}  rejected  1 d 0 h old, 1 page of cus_ann: resource missing: {visible}",
     ]
     rows = told(ops("stripe", "dead-letters", "--json"))
     assert [(row["event"], row["error_message"]) for row in rows] == [(expired, None), (rejected, HOSTILE)]
@@ -170,8 +199,8 @@ def test_drift_is_shown_as_long_as_it_lasts_and_all_of_it_if_asked_for(database:
         )
     (row,) = told(ops("stripe", "drift", "--json"))
     assert (row["customer"], row["ours"], row["theirs"], row["seen_at"]) == ("cus_a", 10, 12, "2026-05-15T12:00:00Z")
-    heading, line = ops("stripe", "drift").stdout.splitlines()
-    assert heading.split() == ["CUSTOMER", "PERIOD", "OURS", "STRIPE'S", "SINCE", "WHY"]
+    heading, line = ops("stripe", "drift", COLUMNS="200").stdout.splitlines()
+    assert heading.split() == ["CUSTOMER", "PERIOD", "OUR", "PAGES", "STRIPE'S", "PAGES", "SINCE", "WHY"]
     assert " ".join(line.split()) == "cus_a 2026-04-15 to 2026-05-15 10 12 2026-05-15 sums differ"
     assert {row["customer"] for row in told(ops("stripe", "drift", "--all", "--json"))} == {"cus_a", "cus_b"}
     assert "resolved" in ops("stripe", "drift", "--all").stdout
@@ -455,6 +484,7 @@ def test_the_audit_holds_our_pages_against_stripes_sums_and_writes_nothing(bille
         "(SELECT string_agg(CAST(s AS text), ' ') FROM maintenance.meter_sends AS s) AS sends"
     )
     before = billed.database.row(ours)
+    assert ops("stripe", "audit", **settings).stdout == "2 customers are equal, in 2 periods. --all shows them.\n"
     done = ops("stripe", "audit", "--json", **settings)
     assert done.exit_code == 0
     assert [(row["customer"], row["ours"], row["open"], row["theirs"], row["says"]) for row in told(done)] == [
@@ -463,15 +493,31 @@ def test_the_audit_holds_our_pages_against_stripes_sums_and_writes_nothing(bille
     ]
     payload = {"stripe_customer_id": "cus_bob", "value": "2"}
     billed.stripe.receive("pages", payload, None, int(billed.clock.now().timestamp()) - 60)
-    different = ops("stripe", "audit", **settings)
+    different = ops("stripe", "audit", **settings, COLUMNS="200")
     assert different.exit_code == NO
-    assert [line.split()[-4:] for line in different.stdout.splitlines()[1:]] == [
-        ["5", "0", "5", "equal"],
-        ["5", "0", "7", "differs"],
-    ]
-    assert ops("stripe", "audit", "--customer", "cus_ann", **settings).exit_code == 0
+    heading, *lines, equal = different.stdout.splitlines()
+    assert heading.split()[2:-1] == ["OUR", "PAGES", "OPEN", "PAGES", "STRIPE'S", "PAGES"]
+    assert [line.split()[-4:] for line in lines] == [["5", "0", "7", "differs"]]
+    assert equal == "1 customer is equal, in 1 period. --all shows them."
+    assert len(told(ops("stripe", "audit", "--json", **settings))) == 2
+    everything = ops("stripe", "audit", "--all", **settings, COLUMNS="200").stdout.splitlines()[1:]
+    assert [line.split()[-4:] for line in everything] == [["5", "0", "5", "equal"], ["5", "0", "7", "differs"]]
+    one = ops("stripe", "audit", "--customer", "cus_ann", **settings)
+    assert (one.exit_code, one.stdout.splitlines()[-1].split()[-1]) == (0, "equal")
     assert len(told(ops("stripe", "audit", "--limit", "1", "--json", **settings))) == 1
     assert billed.database.row(ours) == before
+
+
+@pytest.mark.parametrize(
+    ("start", "hours", "said"),
+    [
+        (NOON, 2, "2026-05-15 12:00 to 14:00"),
+        (NOON, 13, "2026-05-15 12:00 to 2026-05-16 01:00"),
+        (NOON, 24, "2026-05-15 to 2026-05-16"),
+    ],
+)
+def test_a_period_has_its_end(start: datetime, hours: int, said: str) -> None:
+    assert period_of(start, start + hours * HOUR) == said
 
 
 def test_the_audit_takes_the_periods_that_touch_a_month(billed: StripeWorld, ops: Ops) -> None:

@@ -26,11 +26,16 @@ _STATEMENTS = load_statements(Path(__file__).with_name("stripe.sql"))
 _JOB = JOBS["stripe_reconcile"]
 # Longer than a batch of the job takes; what has to wait longer is told to come back.
 _PATIENCE_MS = 5_000
+_EVENTS = (
+    Column("EVENT", "event", whole=True),
+    Column("STATE", "state", whole=True),
+    Column("AGE, PAGES, WHOSE AND WHY", "about"),
+)
 _DRIFT = (
     Column("CUSTOMER", "customer"),
     Column("PERIOD", "period"),
-    Column("OURS", "ours", right=True),
-    Column("STRIPE'S", "theirs", right=True),
+    Column("OUR PAGES", "ours", right=True),
+    Column("STRIPE'S PAGES", "theirs", right=True),
     Column("SINCE", "since"),
     Column("WHY", "why"),
 )
@@ -41,6 +46,18 @@ _GOES_ON = {
     "pending": "the next run sends it",
     "sending": "it is being sent, or was when a run ended; the next run finds out",
     "in_doubt": "each run sends it again or looks for it in Stripe's sums, whichever cannot bill it twice",
+}
+# What becomes of an event of which nothing is on record yet.
+_NEXT = {"undecided": "the next run decides whether to bill it"}
+# What lets the next run decide about a blocked event.
+_WAIVE = "see `python -m ops stripe waive --help`"
+_MEND = {
+    "no_customer": "give the account its customer, or waive it",
+    "no_account": "give the user an account, or waive it",
+    "no_such_customer": "correct the account's customer, or waive it",
+    "was_paid": "bill it by hand if the user is to pay, and waive it",
+    "unclear": "see the customer's subscriptions at Stripe; each run asks again",
+    "retry": "the next run decides anew",
 }
 _limit = click.option("--limit", type=click.IntRange(1, 10_000), default=50, show_default=True, help="At most so many.")
 _reason = click.option("--reason", type=Words(), required=True, help="Why, for whoever looks at it later.")
@@ -238,21 +255,26 @@ def _held(transaction: Transaction, keys: Sequence[str]) -> Sequence[Row]:
 
 
 def _list(shell: Shell, statement: str, limit: int, nothing: str, **parameters: object) -> None:
-    """Print events, a line each: their ids are to be copied, and a table would break them at 80 columns."""
+    """Print events: the id first and whole, because it is to be copied."""
     with shell.services.database.transaction(read_only=True) as transaction:
         # One more than is shown tells whether there are more.
         rows = transaction.rows(_STATEMENTS[statement], now=shell.now, limit=limit + 1, **parameters)
-    shown = rows[:limit]
-    lines = [_line(row) for row in shown] or [nothing]
+    if shell.as_json:
+        shell.tell(rows[:limit])
+        return
+    shown = [{"event": row["event"], "state": _said(row["state"]), "about": _about(row)} for row in rows[:limit]]
+    shell.table(shown, _EVENTS, nothing)
     if len(rows) > limit:
-        lines.append(f"There are more than these {limit}. --limit shows more.")
-    shell.tell(shown, *lines)
+        shell.say(f"There are more than these {limit}. --limit shows more.")
 
 
-def _line(row: Row) -> str:
-    why = ": ".join(part for part in ((row["error_code"] or "").replace("_", " "), row["error_message"]) if part)
+def _about(row: Row) -> str:
+    said = [(row["error_code"] or "").replace("_", " "), row["error_message"], _NEXT.get(row["state"])]
+    if row["state"] == "blocked":
+        said.append(_MEND.get(row["error_code"], _WAIVE))
+    why = ": ".join(part for part in said if part)
     whose = row["customer"] or f"user {row['user']}"
-    about = f"{row['event']}  {_said(row['state']):9}  {_age(row['age_minutes'])} old, {_pages(row)} of {whose}"
+    about = f"{_age(row['age_minutes'])} old, {_pages(row)} of {whose}"
     return f"{about}: {why}" if why else about
 
 

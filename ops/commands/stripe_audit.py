@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -28,12 +29,13 @@ _AUDIT_FOR = timedelta(hours=1)
 _AUDIT = (
     Column("CUSTOMER", "customer"),
     Column("PERIOD", "period"),
-    Column("OURS", "ours", right=True),
-    Column("OPEN", "open", right=True),
-    Column("STRIPE'S", "theirs", right=True),
+    Column("OUR PAGES", "ours", right=True),
+    Column("OPEN PAGES", "open", right=True),
+    Column("STRIPE'S PAGES", "theirs", right=True),
     Column("SAYS", "says"),
 )
-_SAYS = {Comparison.EQUAL: "equal", Comparison.DIFFERENT: "differs", Comparison.OPEN: "open"}
+_EQUAL = "equal"
+_SAYS = {Comparison.EQUAL: _EQUAL, Comparison.DIFFERENT: "differs", Comparison.OPEN: "open"}
 
 
 def add_audit(stripe: click.Group) -> None:
@@ -47,8 +49,11 @@ def add_audit(stripe: click.Group) -> None:
     @click.option(
         "--limit", type=click.IntRange(1, 10_000), default=200, show_default=True, help="At most so many customers."
     )
-    def audit(shell: Shell, customer: str | None, month: datetime | None, limit: int) -> int:
+    @click.option("--all", "all_of_it", is_flag=True, help="Show what is equal, too.")
+    def audit(shell: Shell, customer: str | None, month: datetime | None, limit: int, all_of_it: bool) -> int:
         """Hold our pages against Stripe's sums now, by customer and period. Only reads: nothing is written down.
+
+        What is equal is only counted, unless it is of one customer or --all is given; --json always has all.
 
         Without --month: the periods of the last 35 days, and older ones with pages that Stripe was not seen to have
         yet. Customers with pages accepted lately come first. OPEN are pages that Stripe may show or not: accepted
@@ -78,12 +83,25 @@ def add_audit(stripe: click.Group) -> None:
         if shell.as_json:
             shell.tell(found)
         else:
-            shown = [
-                {**row, "period": period_of(each["starts"], each["ends"])}
-                for row, each in zip(found, periods, strict=True)
-            ]
-            shell.table(shown, _AUDIT, "There is nothing to hold against Stripe's sums.")
-        return NO if any(row["says"] not in ("equal", "open") for row in found) else 0
+            _tell(shell, found, all_of_it or customer is not None)
+        return NO if any(row["says"] not in (_EQUAL, "open") for row in found) else 0
+
+
+def _tell(shell: Shell, found: Sequence[Mapping[str, Any]], all_of_it: bool) -> None:
+    """Print the periods that are not equal, and how many are."""
+    equal = [] if all_of_it else [row for row in found if row["says"] == _EQUAL]
+    shown = [
+        {**row, "period": period_of(row["period_start"], row["period_end"])}
+        for row in found
+        if all_of_it or row["says"] != _EQUAL
+    ]
+    if shown or not equal:
+        shell.table(shown, _AUDIT, "There is nothing to hold against Stripe's sums.")
+    if equal:
+        customers = len({row["customer"] for row in equal})
+        whose = "1 customer is" if customers == 1 else f"{customers:,} customers are"
+        periods = "1 period" if len(equal) == 1 else f"{len(equal):,} periods"
+        shell.say(f"{whose} equal, in {periods}. --all shows them.")
 
 
 def _bounds(month: datetime, now: datetime) -> tuple[datetime, datetime]:
@@ -162,7 +180,8 @@ def _compared(state: RunState, periods: Sequence[Row]) -> Sequence[Mapping[str, 
 
 
 def period_of(start: datetime, end: datetime) -> str:
-    """A period in words: its days, or the minute of one that is shorter than a day."""
+    """A period in words: its days, or the minutes of one that is shorter than a day."""
     if end - start < timedelta(days=1):
-        return f"{start:%Y-%m-%d %H:%M}"
+        same_day = start.date() == end.date()
+        return f"{start:%Y-%m-%d %H:%M} to {end:{'%H:%M' if same_day else '%Y-%m-%d %H:%M'}}"
     return f"{start:%Y-%m-%d} to {end:%Y-%m-%d}"
