@@ -82,6 +82,7 @@ class Player:
             self._wake()
         self._collect(also_stopped=False)
         self.scene.replace_the_dead()
+        healed = len(self.record.told)
         for job, slot in sorted(self.record.slots):
             self._until_completed(job, slot)
         self._wake()
@@ -89,9 +90,10 @@ class Player:
         # Long enough for whatever was put off to be due again.
         self.scene.clock.advance(seconds=_ENDING.total_seconds())
         last = self.scene.clock.now()
+        alone = {told.job for told in self.record.told[healed:] if told.status == "completed"}
         for job in JOBS:
             self.record.slots.add((job, last))
-            self._until_completed(job, last)
+            self._until_completed(job, last, is_alone=job in alone)
         self._replay()
         return self.record
 
@@ -243,13 +245,16 @@ class Player:
             self.record.findings.append(f"no answer within {_PATIENCE_SECONDS:g} s from {job} when all was well again")
             return None
 
-    def _until_completed(self, job: str, slot: datetime) -> None:
+    def _until_completed(self, job: str, slot: datetime, *, is_alone: bool = False) -> None:
+        """Deliver a firing as often as it takes. `is_alone`: no run of the job goes on, and none has left a lock."""
         attempt, end = 0, time.monotonic() + _BUSY_SECONDS
         while attempt < _MOST_ATTEMPTS:
             told = self._deliver(job, slot, attempt)
             if told is not None and told.status in ("completed", "replayed"):
                 return
             if told is not None and told.status == "busy" and time.monotonic() < end:
+                if is_alone:
+                    self.record.findings.append(f"{job} is busy although nothing of it runs: {told.text.strip()}")
                 time.sleep(0.1)
                 continue
             attempt += 1

@@ -4,16 +4,18 @@ The form for every day. `make chaos` plays as many more as are asked for.
 """
 
 import dataclasses
+from typing import get_args
 
 import pytest
 
+from devstack.proxy import Kind
 from functions.registry import JOBS
 from tests.chaos.place import Place, Scene
 from tests.chaos.running import play
-from tests.chaos.schedule import draw
+from tests.chaos.schedule import BLOWS, DEEDS, draw
 
 # Chosen so that each kind of trouble comes in at least one of them.
-SEEDS = range(25, 37)
+SEEDS = (1, 2, 11, 13, 21, 24, 27, 28, 29, 30, 34, 40)
 
 
 @pytest.mark.parametrize("seed", SEEDS)
@@ -44,6 +46,6 @@ def test_the_seeds_of_every_day_have_every_kind_of_trouble() -> None:
     assert {trouble.signal for trouble in troubles} == {"", "kill", "stop", "takeover"}
     assert {schedule.redis for schedule in schedules} == {"there", "absent", "cut off from 0", "cut off from 1"}
     assert {schedule.wakes_late for schedule in schedules} == {False, True}
-    assert {trouble.kind for trouble in troubles} >= {"cut", "reset", "blackhole", "call"}
-    assert {blow.what for each in rounds for blow in each.blows} >= {"lose redis", "fail redis over", "end sessions"}
+    assert {trouble.kind for trouble in troubles} == {*get_args(Kind)}
+    assert {blow.what for each in rounds for blow in each.blows} == {*BLOWS, *DEEDS}
     assert {fire.job for each in rounds for fire in each.firings} == set(JOBS)
