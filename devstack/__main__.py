@@ -6,7 +6,6 @@ That is a prepared database and bucket, Stripe's stand-in, and all functions, fi
 from __future__ import annotations
 
 import os
-import shlex
 import signal
 import sys
 from collections.abc import Mapping
@@ -19,7 +18,7 @@ from devstack.demo_cleanups import seed, with_front
 from devstack.local_cloud import deploy
 from devstack.prepared import prepare
 from devstack.stack import terminated_cleanly
-from devstack.telling import Teller, closed_calmly, exit_code
+from devstack.telling import Teller, closed_calmly, exit_code, tell_exports
 from devstack.usage import KINDS, seed_usage
 from functions.registry import JOBS
 from shared.clock import format_rfc3339
@@ -27,7 +26,7 @@ from shared.clock import format_rfc3339
 PER_KIND = 500
 USERS_PER_KIND = 2
 
-_CLOUD = """
+_HELP = """
 # The functions are served here already, and fired at their times; their logs are in
 # {logs}
 # What comes when, how each job is, and one of them fired now:
@@ -35,24 +34,18 @@ _CLOUD = """
 .venv/bin/python -m ops status
 .venv/bin/python -m ops schedules run period
 
-# To work on one yourself:"""
-_JOB = """
-# {name}: serve it there, in the repository's folder, and fire it from a third terminal as Cloud Scheduler does:
-.venv/bin/functions-framework --target={name}
+# To work on one yourself, serve it there in the repository's folder, and fire it from a third terminal as Cloud
+# Scheduler does. JOB and TIME stand for one of these and the time of its last firing:
+{jobs}
+.venv/bin/functions-framework --target=JOB
 curl -X POST http://localhost:8080/ -H 'X-CloudScheduler: true' \\
-  -H 'X-CloudScheduler-JobName: {kebab}' \\
-  -H 'X-CloudScheduler-ScheduleTime: {slot}'"""
+  -H 'X-CloudScheduler-ScheduleTime: TIME'
 
-_NEXT = """
 # Whichever is served, a dry run by hand, and the health check:
-curl -X POST http://localhost:8080/ -d '{"dry_run": true}'
+curl -X POST http://localhost:8080/ -d '{{"dry_run": true}}'
 curl http://localhost:8080/
 
-# The schema is migrated already; repeating it is harmless:
-.venv/bin/python -m ops migrate
-
-# Ctrl-C stops the servers and removes this database.
-"""
+# All of it in another terminal, with this exported first (Stripe is a stand-in, as long as this runs):"""
 
 
 def main(environ: Mapping[str, str]) -> int:
@@ -86,15 +79,11 @@ def main(environ: Mapping[str, str]) -> int:
 
 
 def _tell(settings: Mapping[str, str], logs: Path, now: datetime) -> None:
+    jobs = "\n".join(f"#   {job.name:22} {format_rfc3339(job.last_firing(now))}" for job in JOBS.values())
     # Not by rich, which would break the lines that are to be copied.
-    click.echo("\n# In another terminal (Stripe is a stand-in, as long as this runs):")
-    for name, value in settings.items():
-        click.echo(f"export {name}={shlex.quote(value)}")
-    click.echo(_CLOUD.format(logs=logs))
-    for job in JOBS.values():
-        slot = format_rfc3339(job.last_firing(now))
-        click.echo(_JOB.format(name=job.name, kebab=job.name.replace("_", "-"), slot=slot))
-    click.echo(_NEXT)
+    click.echo(_HELP.format(logs=logs, jobs=jobs))
+    tell_exports(settings)
+    click.echo("\n# Ctrl-C stops the servers and removes this database.")
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ from devstack.history import seed_month
 from devstack.prepared import prepare
 from devstack.serving import REPOSITORY
 from devstack.stack import terminated_cleanly
-from devstack.telling import StepFailed, Teller, closed_calmly, exit_code
+from devstack.telling import StepFailed, Teller, closed_calmly, exit_code, tell_exports
 from devstack.usage import seed_usage
 
 PORT = 8600
@@ -50,7 +50,7 @@ def serve(environ: Mapping[str, str], teller: Teller, cleanup: contextlib.ExitSt
     told = "a month of history"
     with teller.step(f"Seeding {told}", told):
         seed_month(prepared.settings["DATABASE_URL"], now)
-    page = Page(cleanup.enter_context(_console(prepared.settings, port)), port)
+    page = Page(cleanup.enter_context(_console(prepared.settings, port)), port, prepared.settings)
     told = f"python -m ops console --port {port}"
     with teller.step(told, told):
         page.wait_until_up()
@@ -58,11 +58,12 @@ def serve(environ: Mapping[str, str], teller: Teller, cleanup: contextlib.ExitSt
 
 
 class Page:
-    """The page while it is served: its `url`, and the process that serves it."""
+    """The page while it is served: its `url`, the process that serves it, and the settings that it was given."""
 
-    def __init__(self, process: subprocess.Popen[bytes], port: int) -> None:
+    def __init__(self, process: subprocess.Popen[bytes], port: int, settings: Mapping[str, str]) -> None:
         self.url = f"http://127.0.0.1:{port}/"
         self.process = process
+        self.settings = settings
         self._port = port
 
     def wait_until_up(self) -> None:
@@ -145,6 +146,9 @@ def main(port: int) -> None:
         with terminated_cleanly(), closed_calmly() as cleanup:
             page = serve(os.environ, teller, cleanup, port)
             try:
+                click.echo("\n# To try commands on the same month, in another terminal:")
+                tell_exports(page.settings)
+                click.echo(".venv/bin/python -m ops status")
                 # Not by rich, which would break a line that is to be copied.
                 click.echo(f"\nThe operators' page, with made-up history: {page.url}\nCtrl-C ends it.")
                 if _has_display(os.environ):

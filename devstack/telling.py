@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import http.client
 import io
+import shlex
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
+import click
 import pg8000.exceptions
 from rich.console import Console
 from rich.markup import escape
@@ -54,6 +56,12 @@ class Teller:
     def right(self, markup: str) -> None:
         """Say that something is as it should be."""
         self.console.print(f"[green]✓[/] {markup}")
+
+
+def tell_exports(settings: Mapping[str, str]) -> None:
+    """Write the lines that export these settings in another terminal. Not by rich, which would break long ones."""
+    for name, value in settings.items():
+        click.echo(f"export {name}={shlex.quote(value)}")
 
 
 def exit_code(work: Callable[[], None]) -> int:

@@ -1,5 +1,7 @@
 """`make console`: the page is there with its history, and nothing is left of it afterwards."""
 
+import json
+import shlex
 import signal
 import socket
 from pathlib import Path
@@ -8,6 +10,7 @@ import pytest
 import urllib3
 
 from devstack import guardian
+from tests.support.commands import run_command
 from tests.support.programs import PATIENCE_S, Start
 
 MODULE = "devstack.console_demo"
@@ -21,6 +24,10 @@ def test_the_page_is_served_until_ctrl_c_and_nothing_is_left(start: Start, tmp_p
     answer = urllib3.request("GET", f"http://127.0.0.1:{port}/", retries=False)
     assert (answer.status, b"opt_out" in answer.data or b"optout" in answer.data) == (200, True)
     assert "ops console" in demo.programs()
+    # Commands can be tried on the same month.
+    exports = [shlex.split(line)[1] for line in demo.said.splitlines() if line.startswith("export ")]
+    shown = run_command("history", "--json", environ=dict(each.split("=", 1) for each in exports))
+    assert (shown.exit_code, len(json.loads(shown.stdout))) == (0, 20)
     assert demo.end(signal.SIGINT) == 0, demo.said
     assert "nothing is left" in demo.said
     assert "Traceback" not in demo.said
