@@ -13,7 +13,8 @@ _INTRODUCTION = """# Command line
 This page is made of the commands themselves. `python -m ops COMMAND --help` says the same.
 
 The settings come from the environment, as for the functions: [settings](settings.md). Where a command changes
-something, it is recorded: `python -m ops actions` shows who did what.
+something, it is recorded, and so is each run that is no dry run; only `migrate` is not. `python -m ops actions` shows
+who did what.
 
 Every command takes `--json` (for scripts; its form is [published](json-output.md)) and `--debug` (a stack trace if
 something fails).
