@@ -84,7 +84,7 @@ def test_status_tells_of_a_pause_and_of_the_first_firing_after_it(
     assert environment.run().status == "paused"
     shown = run_command("status", environ={**environ, "COLUMNS": "80"}).stdout
     assert f"period is paused by {told['paused_by']}: {printable(HOSTILE)}" in " ".join(shown.split())
-    assert "`python -m ops resume period` ends it" in " ".join(shown.split())
+    assert "`python -m ops resume period` ends it." in " ".join(shown.split())
     assert max(map(len, shown.splitlines())) <= 80
     assert run_command("resume", "period", environ=environ).exit_code == 0
     assert state()["state"] == "resumed, last completed"

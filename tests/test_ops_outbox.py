@@ -109,11 +109,33 @@ def test_what_is_open_is_told_by_state_and_kind_and_names_only_if_asked_for(data
 
 
 def test_a_bucket_is_named_where_there_are_several(database: TestDatabase, ops: Ops) -> None:
+    database.execute("UPDATE maintenance.identity SET bucket = 'documents'")
     add(database, "pending")
     assert "documents" not in ops("outbox").stdout
     add(database, "pending", bucket="the-one-before")
     shown = ops("outbox").stdout
     assert ("documents" in shown, "the-one-" in shown) == (True, True)
+
+
+def test_what_is_in_another_bucket_is_never_tried_and_that_is_said(database: TestDatabase, ops: Ops) -> None:
+    """Though it is the only bucket that there is anything in."""
+    database.execute("UPDATE maintenance.identity SET bucket = 'documents'")
+    elsewhere = add(database, "failed", bucket="the-one-before")
+    shown = ops("outbox", COLUMNS="200").stdout.splitlines()
+    assert [line.split()[0] for line in shown] == ["BUCKET", "the-one-before"]
+    assert shown[1].endswith("never tried: another bucket")
+    nothing = ops("outbox", "--retry-failed").stdout
+    assert "In another bucket, and so never tried: 1. `python -m ops outbox` names it.\n" in nothing
+    assert next_attempt(database, elsewhere) == NOW + DAY
+    assert recorded(database) == []
+    here = add(database, "failed")
+    told = json.loads(ops("outbox", "--json").stdout)["open"]
+    assert [(row["bucket"], row["other_bucket"]) for row in told] == [("documents", False), ("the-one-before", True)]
+    assert json.loads(ops("outbox", "--retry-failed", "--json").stdout) == {"failed_count": 1, "held_count": 0}
+    assert next_attempt(database, here) <= datetime.now(UTC)
+    assert next_attempt(database, elsewhere) == NOW + DAY
+    database.execute("UPDATE maintenance.identity SET bucket = NULL")
+    assert "never tried" not in ops("outbox", COLUMNS="200").stdout
 
 
 def test_what_failed_or_was_held_is_due_at_once_and_that_is_recorded_once(database: TestDatabase, ops: Ops) -> None:

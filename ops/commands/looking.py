@@ -188,12 +188,13 @@ def _state(line: Mapping[str, object], run: Row) -> str:
 
 def _tell_pauses(shell: Shell, rows: Sequence[Mapping[str, Any]]) -> None:
     """Say of each pause who made it and why, and how it ends."""
-    for row in rows:
-        if row["paused_until"] is not None:
-            said = f"{row['short']} is paused by {cell(row['paused_by'])}: {cell(row['paused_why'])}"
-            shell.say("")
-            for line in _in_lines(f"{said} (`python -m ops resume {row['short']}` ends it)"):
-                shell.say(line)
+    paused = [row for row in rows if row["paused_until"] is not None]
+    if paused:
+        shell.say("")
+    for row in paused:
+        said = f"{row['short']} is paused by {cell(row['paused_by'])}: {cell(row['paused_why'])}"
+        for line in (*_in_lines(said), f"  `python -m ops resume {row['short']}` ends it."):
+            shell.say(line)
 
 
 def _in_lines(text: str) -> Sequence[str]:

@@ -3,11 +3,14 @@
 A name is the user's content, so it is shown only where it is asked for.
 """
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import click
 
 from ops.shell import Column, Shell, command
+from shared.postgres import Transaction
 from shared.sql import load_statements
 
 _STATEMENTS = load_statements(Path(__file__).with_name("outbox.sql"))
@@ -20,6 +23,7 @@ _OPEN = (
     Column("NEXT TRY", "next_attempt"),
 )
 _BUCKET = Column("BUCKET", "bucket")
+_NEVER = "never tried: another bucket"
 _ERRORS = (
     Column("STATE", "state"),
     Column("OBJECTS", "objects", right=True),
@@ -53,6 +57,7 @@ def add_to(group: click.Group) -> None:
 
         pending: due, or tried again within the hour. failed: the bucket refused. held: kept by a hold of ours, or by
         the object's own hold or retention. The last two are tried every day; with --retry-failed, by the next run.
+        What is in another bucket than this database belongs to is never tried.
 
         Example: python -m ops outbox --retry-failed
         """
@@ -62,8 +67,8 @@ def add_to(group: click.Group) -> None:
             _retry_failed(shell)
             return
         with shell.services.database.transaction(read_only=True) as transaction:
-            found = {
-                "open": transaction.rows(_STATEMENTS["open"]),
+            found: dict[str, Sequence[Mapping[str, Any]]] = {
+                "open": _open(transaction),
                 "errors": transaction.rows(_STATEMENTS["last_errors"], limit=limit),
             }
             if names:
@@ -71,12 +76,22 @@ def add_to(group: click.Group) -> None:
         if shell.as_json:
             shell.tell(found)
             return
-        several = len({row["bucket"] for row in found["open"]}) > 1
-        shell.table(found["open"], (_BUCKET, *_OPEN) if several else _OPEN, "Nothing waits to leave the bucket.")
+        opened = found["open"]
+        named = len({row["bucket"] for row in opened}) > 1 or any(row["other_bucket"] for row in opened)
+        shown = [{**row, "next_attempt": _NEVER} if row["other_bucket"] else row for row in opened]
+        shell.table(shown, (_BUCKET, *_OPEN) if named else _OPEN, "Nothing waits to leave the bucket.")
         for part, columns in (("errors", _ERRORS), ("names", _NAMES)):
             if found.get(part):
                 click.echo()
                 shell.table(found[part], columns, "")
+
+
+def _open(transaction: Transaction) -> Sequence[Mapping[str, Any]]:
+    """What is open, and whether it is in another bucket than the one that this database belongs to."""
+    identity = transaction.row(_STATEMENTS["bound_bucket"])
+    bound = identity["bucket"] if identity else None
+    rows = transaction.rows(_STATEMENTS["open"])
+    return [{**row, "other_bucket": bound is not None and row["bucket"] != bound} for row in rows]
 
 
 def _retry_failed(shell: Shell) -> None:
@@ -84,8 +99,11 @@ def _retry_failed(shell: Shell) -> None:
         (row,) = transaction.rows(_STATEMENTS["retry_failed"], now=shell.now)
         if any(row.values()):
             shell.record(transaction, "outbox retry-failed", row)
+        (elsewhere,) = transaction.rows(_STATEMENTS["elsewhere"])
     if any(row.values()):
         said = f"The next run tries {row['failed_count']} that failed and {row['held_count']} that were held."
     else:
         said = "Nothing that failed or is held waits for a later day."
     shell.tell(row, said)
+    if count := elsewhere["objects"]:
+        shell.say(f"In another bucket, and so never tried: {count:,}. `python -m ops outbox` names it.")

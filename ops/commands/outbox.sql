@@ -10,6 +10,16 @@ WHERE done_at IS NULL
 GROUP BY bucket, state, kind
 ORDER BY bucket, state, kind;
 
+-- name: bound_bucket
+-- The bucket that this database belongs to: the only one in which runs try anything. NULL where it is bound to none yet.
+SELECT bucket FROM maintenance.identity;
+
+-- name: elsewhere
+-- How many open objects no run ever tries, because they are in another bucket.
+SELECT count(*) AS objects
+FROM maintenance.object_deletions
+WHERE done_at IS NULL AND bucket <> (SELECT bucket FROM maintenance.identity);
+
 -- name: last_errors
 -- What was said the last time, the commonest first. Errors name no object.
 SELECT state, error, count(*) AS objects, max(attempts) AS attempts
@@ -29,12 +39,13 @@ LIMIT :limit;
 
 -- name: retry_failed
 -- Let what the bucket refused, and what something kept, be due at once. What a run has in its hands at this moment is left
--- to it.
+-- to it, and what is in another bucket no run tries.
 WITH chosen AS MATERIALIZED (
     SELECT id
     FROM maintenance.object_deletions
     WHERE done_at IS NULL AND state IN ('failed', 'held') AND next_attempt_at > :now
       AND (claimed_until IS NULL OR claimed_until <= :now)
+      AND bucket = coalesce((SELECT identity.bucket FROM maintenance.identity), bucket)
     FOR UPDATE SKIP LOCKED
 ), due AS (
     UPDATE maintenance.object_deletions AS deletion

@@ -9,7 +9,8 @@ Dangers, and what holds them:
   what is being sent is left alone.
 """
 
-from collections.abc import Callable, Sequence
+import shutil
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import click
@@ -17,7 +18,8 @@ import click
 from functions.registry import JOBS
 from ops.commands.stripe_audit import add_audit, period_of
 from ops.commands.words import Words
-from ops.shell import Column, NotThere, Shell, command
+from ops.layout import wrapped
+from ops.shell import Column, NotThere, Shell, command, printable
 from shared.errors import LockLost, Unavailable
 from shared.postgres import Row, Transaction
 from shared.sql import load_statements
@@ -26,11 +28,7 @@ _STATEMENTS = load_statements(Path(__file__).with_name("stripe.sql"))
 _JOB = JOBS["stripe_reconcile"]
 # Longer than a batch of the job takes; what has to wait longer is told to come back.
 _PATIENCE_MS = 5_000
-_EVENTS = (
-    Column("EVENT", "event", whole=True),
-    Column("STATE", "state", whole=True),
-    Column("AGE, PAGES, WHOSE AND WHY", "about"),
-)
+_HEADING = f"{'EVENT':36}  {'STATE':9}  AGE, PAGES, WHOSE: WHY"
 _DRIFT = (
     Column("CUSTOMER", "customer"),
     Column("PERIOD", "period"),
@@ -47,8 +45,6 @@ _GOES_ON = {
     "sending": "it is being sent, or was when a run ended; the next run finds out",
     "in_doubt": "each run sends it again or looks for it in Stripe's sums, whichever cannot bill it twice",
 }
-# What becomes of an event of which nothing is on record yet.
-_NEXT = {"undecided": "the next run decides whether to bill it"}
 # What lets the next run decide about a blocked event.
 _WAIVE = "see `python -m ops stripe waive --help`"
 _MEND = {
@@ -262,14 +258,34 @@ def _list(shell: Shell, statement: str, limit: int, nothing: str, **parameters: 
     if shell.as_json:
         shell.tell(rows[:limit])
         return
-    shown = [{"event": row["event"], "state": _said(row["state"]), "about": _about(row)} for row in rows[:limit]]
-    shell.table(shown, _EVENTS, nothing)
+    if not rows:
+        shell.say(nothing)
+        return
+    shell.say(_HEADING)
+    for row in rows[:limit]:
+        for line in _lines(row, shutil.get_terminal_size().columns):
+            shell.say(line)
     if len(rows) > limit:
         shell.say(f"There are more than these {limit}. --limit shows more.")
+    if any(row["state"] == "undecided" for row in rows[:limit]):
+        shell.say("undecided: no run has decided yet whether to bill it; the next one does.")
+
+
+def _lines(row: Row, room: int) -> Iterator[str]:
+    """An event: its id and state, and what there is to say of it over as many lines as it takes."""
+    begin = f"{row['event']}  {_said(row['state']):9}  "
+    first, *others = wrapped(" " * len(begin) + printable(_about(row)), room, "    ")
+    if first.strip() and first.startswith(" " * len(begin)):
+        yield begin + first[len(begin) :]
+    else:
+        # No word of it fits beside them.
+        yield begin.rstrip()
+        yield first
+    yield from others
 
 
 def _about(row: Row) -> str:
-    said = [(row["error_code"] or "").replace("_", " "), row["error_message"], _NEXT.get(row["state"])]
+    said = [(row["error_code"] or "").replace("_", " "), row["error_message"]]
     if row["state"] == "blocked":
         said.append(_MEND.get(row["error_code"], _WAIVE))
     why = ": ".join(part for part in said if part)
