@@ -249,7 +249,8 @@ class Player:
         """Deliver a firing as often as it takes. `is_alone`: no run of the job goes on, and none has left a lock."""
         attempt, end = 0, time.monotonic() + _BUSY_SECONDS
         while attempt < _MOST_ATTEMPTS:
-            told = self._deliver(job, slot, attempt)
+            # Alone, it runs on the other machine than before: what was left behind is in its way.
+            told = self._deliver(job, slot, attempt + is_alone)
             if told is not None and told.status in ("completed", "replayed"):
                 return
             if told is not None and told.status == "busy" and time.monotonic() < end:
