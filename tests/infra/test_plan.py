@@ -123,16 +123,27 @@ def test_a_firing_with_all_its_attempts_is_over_before_the_next(installed: Insta
         assert 0 <= retry["retry_count"] <= 5
         assert retry["max_retry_duration"] == "0s"
         attempts = (retry["retry_count"] + 1) * deadline
-        assert attempts + _longest_waits(retry) < _shortest_interval(fired["schedule"]).total_seconds()
+        waits = _longest_waits(retry, "min_backoff_duration", "max_backoff_duration", retry["retry_count"])
+        assert attempts + waits < _shortest_interval(fired["schedule"]).total_seconds()
 
 
-def _longest_waits(retry: dict[str, Any]) -> int:
-    """Cloud Scheduler's waits between attempts: doubled so many times, then longer by the last step each time."""
-    wait = int(retry["min_backoff_duration"].removesuffix("s"))
-    longest = int(retry["max_backoff_duration"].removesuffix("s"))
+def test_a_step_is_tried_until_the_longest_run_of_another_is_over_and_no_more(default: Installation) -> None:
+    (queue,) = default.planned.of("google_cloud_tasks_queue").values()
+    (retry,) = queue["retry_config"]
+    waits = _longest_waits(retry, "min_backoff", "max_backoff", retry["max_attempts"] - 1)
+    longest = max(
+        each["service_config"][0]["timeout_seconds"]
+        for each in default.planned.of("google_cloudfunctions2_function").values()
+    )
+    assert longest < waits < 1.5 * longest
+
+
+def _longest_waits(retry: dict[str, Any], first: str, longest: str, retries: int) -> int:
+    """The waits between attempts: doubled so many times, then longer by the last step each time, up to the longest."""
+    wait = int(retry[first].removesuffix("s"))
     waits = []
-    for number in range(retry["retry_count"]):
-        waits.append(min(wait, longest))
+    for number in range(retries):
+        waits.append(min(wait, int(retry[longest].removesuffix("s"))))
         wait += wait if number < retry["max_doublings"] else wait // 2
     return sum(waits)
 
