@@ -111,6 +111,17 @@ def test_status_says_what_waits_in_words_and_units(database: TestDatabase, envir
     assert [line.split()[1] for line in narrow if line.startswith("JOB ")] == [job.cli for job in JOBS.values()]
 
 
+def test_what_nobody_could_look_at_is_not_said_to_be_nothing(database: TestDatabase, environ: dict[str, str]) -> None:
+    assert "not known" not in run_command("status", environ=environ).stdout
+    database.script("ALTER TABLE usage_counters RENAME TO gone")
+    (line,) = (
+        line
+        for line in run_command("status", environ={**environ, "COLUMNS": "160"}).stdout.splitlines()
+        if line.startswith("usage ")
+    )
+    assert line.endswith("  not known")
+
+
 def test_history_and_one_run(database: TestDatabase, environment: Environment, environ: dict[str, str]) -> None:
     database.account("ann", "free")
     first, second = environment.run(), environment.run(dry_run=True)
