@@ -37,5 +37,5 @@ def _plan(now: datetime, settings: Settings) -> Plan:
     return Plan(
         rules=_RULES,
         parameters={"now": now, "drafted_before": idle_before},
-        parents={"idle_before": idle_before, "owner": None},
+        parents={"idle_before": idle_before, "only_jobs": None},
     )

@@ -186,9 +186,9 @@ DELETE FROM extraction_tasks WHERE job_run_id = ANY (CAST(:runs AS uuid[]));
 DELETE FROM job_exports WHERE job_run_id = ANY (CAST(:runs AS uuid[])) AND external_id IS NULL;
 
 -- name: is_idle_parent
--- (a condition) A job without runs and without automations, idle for long, that nobody holds; of one owner, or of all.
+-- (a condition) A job without runs and without automations, idle for long, that nobody holds; of some, or of all.
 (job.last_active_at < :idle_before
- AND (CAST(:owner AS text) IS NULL OR job.user_id = CAST(:owner AS text))
+ AND (CAST(:only_jobs AS uuid[]) IS NULL OR job.id = ANY (CAST(:only_jobs AS uuid[])))
  AND NOT EXISTS (SELECT FROM job_runs AS run WHERE run.job_id = job.id)
  AND NOT EXISTS (SELECT FROM automations WHERE automations.job_id = job.id)
  AND NOT
@@ -217,7 +217,7 @@ WHERE job.id = ANY (CAST(:jobs AS uuid[]))
 SELECT count(*) AS due
 FROM extraction_jobs AS job
 WHERE job.last_active_at < :idle_before
-  AND (CAST(:owner AS text) IS NULL OR job.user_id = CAST(:owner AS text))
+  AND (CAST(:only_jobs AS uuid[]) IS NULL OR job.id = ANY (CAST(:only_jobs AS uuid[])))
   AND (CAST(:with_empty AS boolean) OR EXISTS (SELECT FROM job_runs AS run WHERE run.job_id = job.id))
   AND NOT EXISTS (
       SELECT FROM job_runs AS run WHERE run.job_id = job.id AND run.id <> ALL (CAST(:gone AS uuid[])))

@@ -6,7 +6,7 @@ from datetime import datetime
 
 from functions.cleanup.erasing import STATEMENTS, Eraser, Plan, find_all, would_go
 from functions.cleanup.guard import allowed, check, would_refuse
-from functions.cleanup.outbox import Outbox, open_gauges, what_is_open
+from functions.cleanup.outbox import Outbox, open_gauges, own_only, what_is_open
 from functions.cleanup.parents import count_emptied, delete_idle_parents
 from functions.cleanup.sharing import Sharing
 from shared.context import Context
@@ -117,7 +117,7 @@ def _would_go(ctx: Context, plan: Plan) -> tuple[list[str], Sharing]:
 def _result(ctx: Context, plan: Plan, words: Words, eraser: Eraser) -> JobResult:
     with ctx.reading() as transaction:
         found = plan.count(transaction)
-        opened = what_is_open(transaction, ctx.settings.cleanup.bucket or "")
+        opened = what_is_open(transaction, ctx.settings.cleanup.bucket or "", own_only(ctx))
     left = max(0, found["due"] - len(eraser.waiting) - len(eraser.refused))
     gauges = {
         "due_count": found["due"],

@@ -107,8 +107,7 @@ class Outbox:
         self._state = state
         self._kinds = kinds or {}
         # A run that was told how much it may delete leaves to others what others have written into the outbox.
-        is_capped = ctx.limit is not None or ctx.allow_deletes is not None
-        self._own = ctx.fence.run_id if is_capped and ctx.fence is not None else None
+        self._own = own_only(ctx)
         self._pace = Pace(_RATE, ctx.timer, start=_FIRST_RATE)
         self._settling: list[tuple[Item, Deletion]] = []
         self._seen: list[Item] = []
@@ -350,12 +349,19 @@ class Outbox:
                 batch.execute(STATEMENTS["release"], ids=left)
 
 
-def what_is_open(transaction: Transaction, bucket: str) -> Row:
+def own_only(ctx: Context) -> int | None:
+    """The run's id, where it was told how much it may delete and so takes its own objects alone; else None."""
+    is_capped = ctx.limit is not None or ctx.allow_deletes is not None
+    return ctx.fence.run_id if is_capped and ctx.fence is not None else None
+
+
+def what_is_open(transaction: Transaction, bucket: str, own: int | None = None) -> Row:
     """How many objects wait to leave a bucket (`open`): those that something keeps (`kept`), and those `pending`.
 
-    `waiting_since` is when the oldest one that nothing keeps was requested, None without any.
+    `waiting_since` is when the oldest one that nothing keeps was requested, None without any. With `own`, a run's id,
+    only those of that run are `pending`.
     """
-    (row,) = transaction.rows(STATEMENTS["what_is_open"], bucket=bucket)
+    (row,) = transaction.rows(STATEMENTS["what_is_open"], bucket=bucket, own=own)
     return row
 
 

@@ -102,7 +102,8 @@ WHERE id = ANY (CAST(:ids AS bigint[])) AND done_at IS NULL;
 -- How many objects wait to leave the bucket, how many of them nothing speaks against, how many something keeps, and since
 -- when the oldest of all others waits.
 SELECT
-    count(*) AS open, count(*) FILTER (WHERE state = 'pending') AS pending,
+    count(*) AS open,
+    count(*) FILTER (WHERE state = 'pending' AND (CAST(:own AS bigint) IS NULL OR run_id = :own)) AS pending,
     count(*) FILTER (WHERE state = 'held') AS kept, min(requested_at) FILTER (WHERE state <> 'held') AS waiting_since
 FROM maintenance.object_deletions
 WHERE done_at IS NULL AND bucket = :bucket;

@@ -24,7 +24,7 @@ SELECT
     count(*) AS due
 FROM extraction_jobs AS job
 WHERE job.last_active_at < :idle_before
-  AND (CAST(:owner AS text) IS NULL OR job.user_id = CAST(:owner AS text))
+  AND (CAST(:only_jobs AS uuid[]) IS NULL OR job.id = ANY (CAST(:only_jobs AS uuid[])))
   AND NOT EXISTS (SELECT FROM automations WHERE automations.job_id = job.id)
   AND NOT
     -- insert: is_job_held

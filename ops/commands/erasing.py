@@ -1,21 +1,19 @@
-"""Erasing on request: first what would go; then, with its number confirmed, through the protocol of the cleanups."""
+"""Erasing on request: first what would go; then, with just that confirmed, through the protocol of the cleanups."""
 
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 import click
 
-from functions.cleanup.erasing import STATEMENTS as ERASING
-from functions.cleanup.erasing import hash_of
 from functions.registry import JOBS
 from ops.commands.running import exit_code, stopped_by_ctrl_c
 from ops.commands.words import Words
 from ops.grants import HEALTH_JOB
 from ops.jobs import ERASURE, ERASURE_CLI
-from ops.on_request import Request
-from ops.shell import NO, NotThere, Shell, cell, command, printable
+from ops.on_request import Request, Seen
+from ops.shell import NO, NotThere, Shell, command, printable
 from shared.context import Context
 from shared.invocation import Invocation
 from shared.job import Job, JobModule, JobResult
@@ -23,14 +21,12 @@ from shared.outcome import Outcome
 from shared.postgres import Row, Transaction
 from shared.runner import run_job
 from shared.settings import Settings
-from shared.sql import Statement
 from shared.start_check import check_start
 
-# A request bounds by itself what may go: the share of a table that a cleanup may take says nothing about it.
-_AS_MANY_AS_ASKED_FOR = 2**31 - 1
+# A look bounds by ids what may go: the share of a table that a cleanup may take says nothing about it.
+_AS_MANY_AS_SEEN = 2**31 - 1
 # So many runs that stay are named.
 _FEW = 5
-_IS_USER_HERE = Statement("is_user_here", "Whether there is such a user.", "SELECT FROM users WHERE id = :user")
 
 
 @dataclass(frozen=True)
@@ -61,58 +57,57 @@ def add_to(group: click.Group) -> None:
     @click.option("--user", type=Words(), help="Everything of the user with this id.")
     @click.option("--run", "run_id", type=click.UUID, help="This one run of an extraction job.")
     @click.option("--reason", type=Words(), required=True, help="Why: who asked, in which case. No personal data.")
-    @click.option(
-        "--confirm", type=click.IntRange(min=1), metavar="RUNS", help="Do it: so many runs, as shown without this."
-    )
-    def erase(shell: Shell, user: str | None, run_id: uuid.UUID | None, reason: str, confirm: int | None) -> int:
+    @click.option("--confirm", metavar="WHAT", help="Do it: what this command shows without it, such as 12-3fa9c1d0.")
+    def erase(shell: Shell, user: str | None, run_id: uuid.UUID | None, reason: str, confirm: str | None) -> int:
         """Erase everything of a user, or one run, with its objects: on request, whatever its age.
 
-        Without --confirm it only shows what would go. Extracted data, files, results, exports and objects go; usage
-        events and counters, which are the bill, stay, and so does what is held or still being worked on. What was done
-        is on record: `python -m ops erasures --user U`.
+        Without --confirm it only shows what would go, and what to confirm. Nothing goes that was not shown. Extracted
+        data, files, results, exports and objects go; usage events and counters, which are the bill, stay, and so does
+        what is held or still being worked on. What was done is on record: `python -m ops erasures --user U`.
 
-        Exit code 1 where something of what was asked for is still there in the end.
+        Exit code 1 where something of what was asked for is still there in the end. What was interrupted goes on with
+        the same command: look, and confirm.
 
         Example: python -m ops erase --user 8hVkQw2pXa --reason "request 4711"
         """
         if (user is None) == (run_id is None):
             raise click.UsageError("Name what is to be erased: --user or --run, and not both.")
         request = Request(user, None if run_id is None else str(run_id))
-        looked, kept = _look(shell, request)
+        seen = _look(shell, request)
+        if not seen.there:
+            raise _nothing_of(request)
+        bound = replace(request, seen=seen)
         with stopped_by_ctrl_c(shell):
-            would = _run(shell, request, dry_run=True)
-            code = exit_code([would])
-            if code or confirm is None:
-                _tell(shell, request, looked, kept, would)
-                if not code and would.counts["jobs_cleaned"]:
-                    shell.say(
-                        f"Nothing was erased. To do it, add --confirm {would.counts['jobs_cleaned']} to this command."
-                    )
-                return code
-            if confirm != would.counts["jobs_cleaned"]:
-                why = " ".join(_staying(looked, kept, would))
+            would = _run(shell, bound, dry_run=True)
+            if confirm is None or exit_code([would]):
+                _tell(shell, request, seen, seen, would)
+                _tell_how(shell, seen, would)
+                return exit_code([would])
+            if confirm != seen.token:
                 raise NotThere(
-                    f"{confirm} was confirmed, and {would.counts['jobs_cleaned']} would go now. Nothing was erased. "
-                    f"{why} Look once more, without --confirm.".replace("  ", " ")
+                    f"{printable(confirm)} was confirmed, and what would go now is {seen.token or 'nothing'}. Nothing "
+                    "was erased. Look once more, without --confirm."
                 )
-            _record(shell, request, confirm, reason)
-            done = _run(shell, request, dry_run=False)
-        _tell(shell, request, looked, kept, done)
+            if not shell.services.settings.report_only:
+                _record(shell, request, seen, reason)
+            done = _run(shell, bound, dry_run=False)
+        left = _look(shell, request)
+        _tell(shell, request, seen, left, done)
         if done.dry_run:
             shell.say("MAINTENANCE_MODE is report here, in which nothing is ever erased. Nothing was.")
-        return exit_code([done]) or (NO if done.dry_run or _left(looked, done) else 0)
+        still_there = left.rows or left.jobs or left.objects
+        return exit_code([done]) or (NO if done.dry_run or still_there else 0)
 
 
-def _look(shell: Shell, request: Request) -> tuple[Row, Sequence[Row]]:
-    """What there is of what is asked for, and what stays of it if that is little. Raises NotThere."""
+def _look(shell: Shell, request: Request) -> Seen:
     with shell.services.database.transaction(read_only=True) as transaction:
         check_start(transaction, JOBS[HEALTH_JOB], shell.services.settings, shell.now)
-        found = request.look(transaction, shell.now)
-        if found["runs"] or (request.user and transaction.row(_IS_USER_HERE, user=request.user) is not None):
-            kept = request.what_stays(transaction, shell.now, _FEW + 1)
-            return found, kept if len(kept) <= _FEW else ()
+        return request.look(transaction, shell.now)
+
+
+def _nothing_of(request: Request) -> NotThere:
     what = f"user {printable(request.user)}; users are named by their ids" if request.user else f"run {request.run}"
-    raise NotThere(
+    return NotThere(
         f"There is no {what}. Nothing was erased. Objects of rows that are gone already leave the bucket with "
         "`python -m ops run artifact`, once they are old enough."
     )
@@ -130,82 +125,104 @@ def _run(shell: Shell, request: Request, *, dry_run: bool) -> Outcome:
         },
         request=request,
     )
-    invocation = Invocation("cli", dry_run=dry_run, allow_deletes=_AS_MANY_AS_ASKED_FOR)
+    invocation = Invocation("cli", dry_run=dry_run, allow_deletes=_AS_MANY_AS_SEEN)
     return run_job(shell.services, errand, invocation)
 
 
-def _record(shell: Shell, request: Request, runs: int, reason: str) -> None:
+def _record(shell: Shell, request: Request, seen: Seen, reason: str) -> None:
     """Write down who erases for whom: a user under the hash that stands in the register, too."""
     with shell.changing() as transaction:
-        arguments: dict[str, object] = {"runs": runs}
-        if request.user is None:
-            arguments["run"] = request.run
-        else:
-            arguments["user_hash"] = _hash(transaction, request.user)
-        shell.record(transaction, "erase", arguments, reason)
-
-
-def _hash(transaction: Transaction, user: str) -> str:
-    (row,) = transaction.rows(ERASING["erasure_key"])
-    return hash_of(bytes(row["erasure_key"]), user)
-
-
-def _left(looked: Mapping[str, int], outcome: Outcome) -> dict[str, int]:
-    """How many runs stay, by why they do."""
-    waiting, held = (outcome.counts.get(name, 0) for name in ("waiting_on_draft", "held"))
-    # Who ends a hold is asked first: a run that is held, and worked on too, is told as held.
-    worked_on_only = looked["unfinished"] - looked["unfinished_held"]
-    left = {"unfinished": worked_on_only, "held": held + looked["unfinished_held"], "waiting_on_draft": waiting}
-    return {name: number for name, number in left.items() if number}
+        whom = {"run": request.run} if request.user is None else {"user_hash": request.user_hash(transaction)}
+        shell.record(transaction, "erase", {"runs": len(seen.runs), **whom}, reason)
 
 
 _WHY = {
     "unfinished": ("still being worked on", "Ask again when that has ended."),
     "held": ("held", "`python -m ops hold list` says by whom and why."),
-    "waiting_on_draft": ("needed by somebody else's draft", "Ask again when that was submitted or is gone."),
+    "automation": (
+        "the one that an automation lives on, without content",
+        "Let the service delete the automation, and ask again.",
+    ),
+    "going": ("not gone", "A draft needs its files, it came since, or it was refused: the log says. Ask again."),
 }
 
 
-def _staying(looked: Row, kept: Sequence[Row], outcome: Outcome) -> list[str]:
+def _staying(seen: Seen, *, after: bool) -> list[str]:
     """What stays and why, a sentence or two for each reason."""
     said = []
-    for reason, number in _left(looked, outcome).items():
-        why, what_to_do = _WHY[reason]
-        said.append(f"{number} {'stays' if number == 1 else 'stay'}: {why}{_named(reason, number, kept)}. {what_to_do}")
+    figures = seen.figures()
+    for reason, (why, what_to_do) in _WHY.items():
+        number = figures[reason]
+        if number and (after or reason != "going"):
+            verb = "run stays" if number == 1 else "runs stay"
+            said.append(f"{number} {verb}: {why}{_named(reason, seen)}. {what_to_do}")
+    if after and seen.jobs:
+        said.append(f"Extraction jobs left empty: {len(seen.jobs)}. Ask again.")
+    if after and seen.objects:
+        said.append(f"Objects still in the bucket: {len(seen.objects)}. `python -m ops outbox` says why; ask again.")
     return said
 
 
-def _named(reason: str, number: int, kept: Sequence[Row]) -> str:
-    """Which runs they are, in brackets, and which holds keep them. Nothing where they were too many to be looked up."""
-    runs = [row for row in kept if bool(row["holds"]) == (reason == "held")]
-    # It was looked before the work: what has changed since is not named.
-    if reason == "waiting_on_draft" or len(runs) != number:
+def _named(reason: str, seen: Seen) -> str:
+    """Which runs they are, in brackets, and which holds keep them. Nothing where they are many."""
+    if reason not in ("held", "unfinished"):
         return ""
-    holds = sorted({hold for row in runs for hold in row["holds"]})
+    staying = [row for row in seen.rows if not row["goes"]]
+    rows = [row for row in staying if bool(row["holds"]) == (reason == "held") and (row["holds"] or row["unfinished"])]
+    if len(rows) > _FEW:
+        return ""
+    holds = sorted({hold for row in rows for hold in row["holds"]})
     by = f", by {_listed('hold', holds)}" if holds else ""
-    return f" ({_listed('run', [row['run'] for row in runs])}{by})"
+    return f" ({_listed('run', [row['id'] for row in rows])}{by})"
 
 
 def _listed(what: str, which: Sequence[object]) -> str:
     return f"{what}{'' if len(which) == 1 else 's'} {', '.join(map(str, which))}"
 
 
-def _tell(shell: Shell, request: Request, looked: Row, kept: Sequence[Row], outcome: Outcome) -> None:
+def _tell(shell: Shell, request: Request, seen: Seen, left: Seen, outcome: Outcome) -> None:
     scope, subject = ("user", request.user) if request.user else ("run", request.run)
-    told = {"scope": scope, "subject": subject, "asked_for": dict(looked), **outcome.as_json()}
+    after = not outcome.dry_run
+    told = {
+        "scope": scope,
+        "subject": subject,
+        "asked_for": seen.figures(),
+        "confirm": left.token,
+        "left": left.figures(),
+        **outcome.as_json(),
+    }
     lines = [f"{outcome.status}: {outcome.message}"]
-    if outcome.dry_run and outcome.success:
-        content, runs, parents = (
-            looked["content_only"],
-            outcome.counts["jobs_cleaned"],
-            outcome.counts["parents_deleted"],
-        )
-        only = f" (of {content} only the content: an automation lives on it)" if content else ""
-        would = (
-            f"runs {runs}{only}, files {looked['files']} of {looked['bytes']} bytes, extraction jobs {parents}"
-            if runs or parents
-            else "nothing"
-        )
-        lines = [f"Of the {scope} {subject} would go: {would}."]
-    lines += _staying(looked, kept, outcome)
-    shell.tell(told, *(cell(line) for line in lines))
+    if not after and outcome.success:
+        lines = [f"Of the {scope} {subject}{_whose(request, seen.rows)} would go: {_in_words(seen)}."]
+        waiting = outcome.counts.get("waiting_on_draft", 0)
+        if waiting:
+            lines.append(f"Of these wait for a draft that needs their files, and stay until then: {waiting}.")
+    lines += _staying(left, after=after)
+    shell.tell(told, *lines)
+
+
+def _whose(request: Request, rows: Sequence[Row]) -> str:
+    if request.user or not rows:
+        return ""
+    return f" (of the user {rows[0]['user_id']}, in the extraction job {rows[0]['job_id']})"
+
+
+def _in_words(seen: Seen) -> str:
+    figures = seen.figures()
+    if seen.token is None:
+        return "nothing"
+    content = figures["content_only"]
+    only = f" (of {content} only the content: an automation lives on it)" if content else ""
+    earlier = f", objects of earlier erasures {figures['objects']}" if seen.objects else ""
+    return (
+        f"runs {figures['going']}{only}, files {figures['files']} of {figures['bytes']} bytes, "
+        f"extraction jobs {figures['jobs']}{earlier}"
+    )
+
+
+def _tell_how(shell: Shell, seen: Seen, would: Outcome) -> None:
+    if would.success and seen.token is not None:
+        if shell.services.settings.report_only:
+            shell.say("MAINTENANCE_MODE is report here, in which nothing is ever erased.")
+        else:
+            shell.say(f"Nothing was erased. To erase just that, add --confirm {seen.token} to this command.")
