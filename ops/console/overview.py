@@ -53,12 +53,11 @@ def summary(jobs: Sequence[Mapping[str, object]], waits: Row) -> Summary:
 
 
 _ORDER = ("bad", "warn", "paused", "busy", "quiet", "good")
-_WAITING = (
+_WAITING: Sequence[tuple[str, str, str, str, str, Mapping[str, str], str]] = (
     ("dead_letters", "bad", "one usage event is a dead letter", "usage events are dead letters", "dead_letters", {},
      ""),
-    ("blocked", "warn", "one usage event is blocked: nobody can tell whether to bill it",
-     "usage events are blocked: nobody can tell whether to bill them", "runs", {"job": "stripe_reconcile"},
-     "Give each its account or customer, or waive it: `python -m ops stripe backlog` names them."),
+    ("blocked", "warn", "one usage event is blocked", "usage events are blocked", "runs", {"job": "stripe_reconcile"},
+     "Is it to be billed? Give each its account or customer, or waive it: `python -m ops stripe backlog` names them."),
     ("stale_paid_count", "warn", "one paid account is more than two days past its period's end",
      "paid accounts are more than two days past their period's end", "runs", {"job": "period_reset"},
      "The service missed Stripe's webhooks for them: let Stripe send those again."),

@@ -51,7 +51,7 @@ MEANINGS: Mapping[str, Meaning] = {
         "bad",
         "It would have deleted more than one run may, so it deleted nothing.",
         "Look at both numbers in the message. If they are right, let one run delete so many: "
-        "`python -m ops run JOB --allow-deletes N`. If not, find out what changed in the data.",
+        "`python -m ops run JOB --allow-deletes N --reason WHY`. If not, find out what changed in the data.",
     ),
     "unavailable": Meaning(
         "warn",

@@ -108,7 +108,7 @@ def test_the_first_page_says_what_no_run_does_by_itself(console: Console, databa
     for state, code in (("blocked", "no_customer"), ("blocked", "no_account"), ("blocked", "retry")):
         database.execute(_SEND, at=NOON - timedelta(days=1), state=state, code=code)
     page = console.page("/")
-    assert "2 usage events are blocked: nobody can tell whether to bill them" in text_of(page)
+    assert "2 usage events are blocked . Is it to be billed?" in text_of(page)
     assert "<code>python -m ops stripe backlog</code> names them." in page
     assert "/runs?job=stripe_reconcile" in links_of(page)
 
