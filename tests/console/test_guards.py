@@ -221,11 +221,12 @@ def test_what_others_hold_locked_becomes_a_sentence(database: TestDatabase, cons
 
 
 @pytest.mark.parametrize("path", ["/erasures", "/erasures?user=ann", "/erasures.csv", "/erasures.csv?user=ann"])
+@pytest.mark.parametrize("table", ["erasures", "identity"])
 def test_a_register_that_others_hold_locked_becomes_a_sentence(
-    database: TestDatabase, console: Console, path: str
+    database: TestDatabase, console: Console, path: str, table: str
 ) -> None:
     with database.engine.connect() as connection:
-        connection.exec_driver_sql("LOCK TABLE maintenance.erasures IN ACCESS EXCLUSIVE MODE")
+        connection.exec_driver_sql(f"LOCK TABLE maintenance.{table} IN ACCESS EXCLUSIVE MODE")
         answer = console.ask(path)
     assert (answer.status, "took longer than 5 s" in answer.text) == (503, True)
     assert "load this page again" in answer.text
