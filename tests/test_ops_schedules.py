@@ -138,7 +138,7 @@ def test_names_are_whole_and_what_was_never_fired_has_no_columns_for_it(cloud: C
     assert heading.split() == ["SCHEDULE", "STATE", "CRON", "(UTC)", "NEXT", "FIRING"]
     assert [line.split()[0] for line in lines] == SCHEDULES
     cloud.scheduler.run("period-reset")
-    for columns in ("80", "100"):
+    for columns in ("80", "90", "100"):
         said = run_command("schedules", "list", environ={**cloud.environ, "COLUMNS": columns}).stdout
         assert all(name in said for name in SCHEDULES)
         assert "RESULT" in said
