@@ -10,9 +10,11 @@ WORKERS ?= 2
 # The real terraform on schemas of real providers, without the cloud. Where it is missing, plain terraform has to do.
 TFCHECK := ../shared/terraform-check/tfcheck.py
 PROVIDERS := 7.46.1 8.7.0
+SCHEDULES ?= 100
+SEED ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check format terraform terraform-there dev console screenshots docs bench ops lock clean
+.PHONY: help install demo test check format terraform terraform-there dev console screenshots chaos docs bench ops lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -74,6 +76,9 @@ console: $(INSTALLED) ## See the operators' page with a month of made-up history
 
 screenshots: $(INSTALLED) ## Make the pictures of the operators' page in docs/images anew (needs chromium)
 	@$(BIN)/python -m devstack.screenshots
+
+chaos: $(INSTALLED) ## Play seeded schedules of faults over all six jobs: make chaos SCHEDULES=500 SEED=1
+	@$(BIN)/python -m tests.chaos --schedules $(SCHEDULES) --seed $(SEED)
 
 docs: $(INSTALLED) ## Build the handbook into build/handbook; what is wrong in it fails
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
