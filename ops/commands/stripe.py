@@ -275,7 +275,7 @@ def _lines(row: Row, room: int) -> Iterator[str]:
     """An event: its id and state, and what there is to say of it over as many lines as it takes."""
     begin = f"{row['event']}  {_said(row['state']):9}  "
     first, *others = wrapped(" " * len(begin) + printable(_about(row)), room, "    ")
-    if first.strip() and first.startswith(" " * len(begin)):
+    if first.startswith(" " * len(begin)):
         yield begin + first[len(begin) :]
     else:
         # No word of it fits beside them.
