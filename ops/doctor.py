@@ -20,7 +20,7 @@ from ops.declared_schedules import differences, slug
 from ops.grants import HEALTH_JOB, missing_rights
 from ops.host_indexes import missing_host_indexes
 from shared.bucket_calls import Answer
-from shared.errors import MaintenanceError, Misconfigured
+from shared.errors import MaintenanceError, Misconfigured, Unavailable
 from shared.services import Services
 from shared.sql import Statement
 from shared.start_check import StartState, check_start
@@ -35,6 +35,7 @@ _WHO = Statement(
 # Slots and leases go by the clock of the machine; minutes of difference are what the guards allow for.
 _LARGEST_SKEW = timedelta(seconds=60)
 _MINUTE = timedelta(minutes=1)
+_IDENTITY = "schema and identity"
 _LOOKED_AHEAD = timedelta(days=32)
 
 
@@ -46,6 +47,8 @@ class Verdict(StrEnum):
     # Nothing is out of order, and yet something can be lost as it is set up.
     RISK = "risk"
     NOT_USED = "not used"
+    # It stands on something that is wrong.
+    NOT_ASKED = "not asked"
 
 
 @dataclass(frozen=True)
@@ -73,14 +76,23 @@ def examine(services: Services, connect: Callable[[], CloudScheduler] | None) ->
     settings = _look("settings", lambda: _settings(services))
     yield settings
     if settings.verdict is Verdict.WRONG:
+        for what in ("database", *_ON_THE_DATABASE, *_BESIDE_IT, *_OF_THE_DATABASES, "schedules", "invoices"):
+            yield Finding(what, Verdict.NOT_ASKED, "The settings come first.")
         return
     database = _look("database", lambda: _database(services))
     yield database
-    if database.verdict is Verdict.WELL:
-        for what, look in _ON_THE_DATABASE.items():
-            yield _look(what, lambda look=look: look(services))  # type: ignore[misc]
+    is_ours = database.verdict is Verdict.WELL
+    for what, look in _ON_THE_DATABASE.items():
+        if database.verdict is not Verdict.WELL:
+            yield Finding(what, Verdict.NOT_ASKED, "The database comes first.")
+            continue
+        found = _look(what, lambda look=look: look(services))  # type: ignore[misc]
+        is_ours = is_ours and (what != _IDENTITY or found.verdict is Verdict.WELL)
+        yield found
     for what, look in _BESIDE_IT.items():
         yield _look(what, lambda look=look: look(services))  # type: ignore[misc]
+    for what, look_further in _OF_THE_DATABASES.items():
+        yield _look(what, lambda look=look_further: look(services, is_ours))  # type: ignore[misc]
     deployed: dict[str, Schedule] = {}
     yield _look("schedules", lambda: _schedules(connect, deployed))
     yield _look("invoices", lambda: _invoices(services, deployed))
@@ -162,15 +174,22 @@ def _rights(services: Services) -> str:
 def _redis(services: Services) -> str:
     if services.redis is None:
         raise _NotUsedError("There is no REDIS_URL: PostgreSQL keeps the locks.")
-    services.redis.ping()
+    try:
+        services.redis.ping()
+    except Unavailable as error:
+        raise _RiskError(
+            f"{error} Jobs that cannot reach it go on under PostgreSQL's locks, and say so. From a machine outside of "
+            "the installation's network this is as it must be; from a function it is not."
+        ) from error
     return f"Redis at {services.settings.redis} answers."
 
 
-def _stripe(services: Services) -> str:
+def _stripe(services: Services, is_ours: bool) -> str:
     settings = services.settings.stripe
     if settings.secret_key is None:
         raise _NotUsedError("STRIPE_SECRET_KEY is not set here.")
-    _check_job(services, "stripe_reconcile")
+    if is_ours:
+        _check_job(services, "stripe_reconcile")
     try:
         target = target_of(services.stripe.meter(settings.meter_id or ""), settings)
     except CallFailed as error:
@@ -183,10 +202,11 @@ def _stripe(services: Services) -> str:
     return f"The meter {target.meter_id} is active in {mode} mode and counts {target.event_name}."
 
 
-def _bucket(services: Services) -> str:
+def _bucket(services: Services, is_ours: bool) -> str:
     if services.settings.cleanup.bucket is None:
         raise _NotUsedError("GCS_BUCKET_NAME is not set here.")
-    _check_job(services, "artifact_cleanup")
+    if is_ours:
+        _check_job(services, "artifact_cleanup")
     bucket = services.bucket
     state = bucket.state()
     next(bucket.pages(None), None)
@@ -257,8 +277,10 @@ def _check_job(services: Services, job: str) -> None:
 
 _ON_THE_DATABASE: Mapping[str, Callable[[Services], str]] = {
     "clock": _clock,
-    "schema and identity": _schema,
+    _IDENTITY: _schema,
     "indexes": _indexes,
     "rights": _rights,
 }
-_BESIDE_IT: Mapping[str, Callable[[Services], str]] = {"redis": _redis, "stripe": _stripe, "bucket": _bucket}
+_BESIDE_IT: Mapping[str, Callable[[Services], str]] = {"redis": _redis}
+# What the database is bound to. They are told whether it is ours: where it is not, that is said once.
+_OF_THE_DATABASES: Mapping[str, Callable[[Services, bool], str]] = {"stripe": _stripe, "bucket": _bucket}

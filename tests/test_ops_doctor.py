@@ -86,7 +86,8 @@ def test_each_thing_that_is_wrong_is_told_beside_the_others(whole: Whole, gcs_fr
     gcs_front.fail(403, method="DELETE", reason="forbidden", message="no storage.objects.delete access")
     code, told = whole.doctor(REDIS_URL="redis://127.0.0.1:1/0")
     wrong = {what: said for what, (verdict, said) in told.items() if verdict == "wrong"}
-    assert (code, set(wrong)) == (NO, {"indexes", "redis", "stripe", "bucket"})
+    assert (code, set(wrong)) == (NO, {"indexes", "stripe", "bucket"})
+    assert (told["redis"][0], "go on under PostgreSQL's locks" in told["redis"][1]) == ("risk", True)
     assert HOST_INDEXES[0].name in wrong["indexes"]
     assert "python -m ops migrate" in wrong["indexes"]
     assert "STRIPE_SECRET_KEY" in wrong["stripe"]
@@ -117,6 +118,22 @@ def test_an_invoice_that_closes_before_the_next_firing_is_a_risk_and_no_fault(wh
         "well",
         "Usage is reported within 45 minutes, and Stripe finalizes an invoice 60 minutes after its period.",
     )
+
+
+def test_what_stands_on_something_wrong_is_not_asked_and_wrong_only_once(whole: Whole) -> None:
+    down = {"DATABASE_URL": "postgresql://ann:s3cret@127.0.0.1:1/byte"}
+    code, told = whole.doctor(**down)
+    verdicts = {what: verdict for what, (verdict, _) in told.items()}
+    not_asked = ("clock", "schema and identity", "indexes", "rights")
+    assert (code, {what for what, verdict in verdicts.items() if verdict == "wrong"}) == (NO, {"database"})
+    assert {what for what, verdict in verdicts.items() if verdict == "not asked"} == set(not_asked)
+    # Stripe and the bucket answer all the same.
+    assert (verdicts["stripe"], verdicts["bucket"], verdicts["redis"]) == ("well", "well", "well")
+    whole.database.execute("UPDATE maintenance.identity SET instance = 'elsewhere:5432'")
+    _, told = whole.doctor()
+    assert [what for what, (verdict, _) in told.items() if verdict == "wrong"] == ["schema and identity"]
+    code, told = whole.doctor(MAX_DELETE_FRACTION="half")
+    assert (code, {verdict for what, (verdict, _) in told.items() if what != "settings"}) == (NO, {"not asked"})
 
 
 def test_a_functions_login_has_not_the_rights_for_all_jobs(whole: Whole) -> None:
