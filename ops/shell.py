@@ -183,6 +183,11 @@ class _Forgiving:
                 self.left = error
         return len(text)
 
+    def writelines(self, lines: Iterable[str]) -> None:
+        """Write lines, as long as somebody reads."""
+        for line in lines:
+            self.write(line)
+
     def flush(self) -> None:
         """Flush, as long as somebody reads."""
         if self.left is None:
