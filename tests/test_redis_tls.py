@@ -2,6 +2,7 @@
 
 import ssl
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -40,7 +41,8 @@ def behind_tls(stack: Stack, tmp_path: Path) -> Iterator[tuple[TlsFront, str, st
 @pytest.mark.usefixtures("strict")
 def test_a_certificate_of_the_instances_own_authority_is_believed(behind_tls: tuple[TlsFront, str, str]) -> None:
     front, url, authority = behind_tls
-    RedisStore(RedisTarget(url, authority)).ping()
+    with closing(RedisStore(RedisTarget(url, authority))) as store:
+        store.ping()
     assert front.encrypted == 1
 
 
@@ -50,6 +52,6 @@ def test_a_certificate_of_another_authority_is_not(behind_tls: tuple[TlsFront, s
     other.mkdir()
     _, _, stranger = make_bare_certificate(other, "127.0.0.1")
     for authority in (stranger, None):
-        with pytest.raises(Unavailable):
-            RedisStore(RedisTarget(url, authority)).ping()
+        with pytest.raises(Unavailable), closing(RedisStore(RedisTarget(url, authority))) as store:
+            store.ping()
     assert front.encrypted == 0

@@ -124,7 +124,8 @@ def _result(state: RunState) -> JobResult:
                 count=gauges[f"{kind}_count"],
                 pages=gauges[f"{kind}_pages"],
             )
-    told = f"Stripe has {ctx.total('success_count')} more events; {ctx.total('retry_count')} sent"
+    taken = ctx.total("success_count")
+    told = f"Stripe has {taken} more event{'' if taken == 1 else 's'}; {ctx.total('retry_count')} sent"
     if ctx.limit is not None and not state.room(1):
         return JobResult(f"Stripe reconcile completed (limit reached): {told}", gauges=gauges)
     if ctx.time_left() <= 0:

@@ -45,7 +45,7 @@ def add_to(group: click.Group) -> None:
     @click.argument("subject", type=Words())
     @click.option("--reason", type=Words(), required=True, help="Why, for whoever finds it held.")
     @click.option(
-        "--until", type=Moment(), help="Until when, such as 2027-01-31T06:00:00Z. Until it is ended if not given."
+        "--until", type=Moment(), help="Until when, such as 2099-01-31T06:00:00Z. Until it is ended if not given."
     )
     @click.option(
         "--not-here", is_flag=True, help="Even if the service's tables have no such user, job or run (any more)."
@@ -56,7 +56,7 @@ def add_to(group: click.Group) -> None:
         Waits for the batches at work, up to half a minute. Once this says so, the subject is held. The same hold once
         more changes nothing; for another reason there may be a second one.
 
-        Example: python -m ops hold add user 8hVkQw2pXa --reason "case 4711" --until 2027-01-31T06:00:00Z
+        Example: python -m ops hold add user 8hVkQw2pXa --reason "case 4711" --until 2099-01-31T06:00:00Z
         """
         subject = _subject(scope, subject)
         if until is not None and until <= shell.now:

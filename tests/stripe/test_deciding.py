@@ -21,7 +21,7 @@ def test_usage_of_the_current_period_is_reported_as_it_occurred(world: StripeWor
     assert (outcome.status, outcome.success) == (Status.COMPLETED, True)
     assert (outcome.counts["retry_count"], outcome.counts["retry_pages"]) == (1, 7)
     assert (outcome.counts["success_count"], outcome.counts["success_pages"]) == (1, 7)
-    assert outcome.message == "Stripe reconcile completed: Stripe has 1 more events; 1 sent"
+    assert outcome.message == "Stripe reconcile completed: Stripe has 1 more event; 1 sent"
     assert world.event(key) == (True, key)
     (sent,) = world.stripe.events
     assert (sent.identifier, sent.customer, sent.value) == (key, customer, 7)
