@@ -1,5 +1,10 @@
 """The operators' page for a browser on this machine."""
 
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+
 import click
 
 from ops.shell import Shell, command
@@ -34,4 +39,23 @@ def add_to(group: click.Group) -> None:
         shell.tell(
             {"address": address}, f"The console is at {address}, for every user of this machine. Ctrl-C ends it."
         )
-        server.serve()
+        with _ended_by_ctrl_c(server.stop):
+            server.serve()
+
+
+@contextmanager
+def _ended_by_ctrl_c(stop: Callable[[], None]) -> Iterator[None]:
+    """Let the first Ctrl-C ask for the end, and a second one break off.
+
+    An exception in the middle of whatever the server is doing could leave an answer half sent, or a lock taken.
+    """
+
+    def ask(_number: int, _frame: FrameType | None) -> None:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        stop()
+
+    before = signal.signal(signal.SIGINT, ask)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)

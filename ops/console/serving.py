@@ -4,7 +4,6 @@ Its end is our own. Waitress closes under the hands of whatever is at work, or a
 being made has a connection to the database, and nobody would close that one any more.
 """
 
-import contextlib
 import logging
 import socket
 import threading
@@ -41,21 +40,20 @@ class Server:
         self._stopping = threading.Event()
 
     def serve(self) -> None:
-        """Serve until Ctrl-C, or until `stop` is called; answer what was asked until then, and let go of the port.
+        """Serve until `stop` is called; answer what was asked until then, and let go of the port.
 
-        A second Ctrl-C ends it within seconds.
+        A KeyboardInterrupt breaks off, within seconds.
         """
         try:
-            with contextlib.suppress(KeyboardInterrupt):
-                while not self._stopping.is_set():
-                    self._look(_LOOKS_SECONDS)
+            while not self._stopping.is_set():
+                self._look(_LOOKS_SECONDS)
             self._answer_the_last()
         finally:
             self._server.task_dispatcher.shutdown()
             close_all(self._server._map, ignore_all=True)
 
     def stop(self) -> None:
-        """Let `serve` come to its end, from another thread."""
+        """Let `serve` come to its end, from another thread or from the handler of a signal."""
         self._stopping.set()
         self._server.trigger.pull_trigger()
 

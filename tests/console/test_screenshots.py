@@ -9,7 +9,7 @@ from playwright.sync_api import Browser
 from devstack.screenshots import FOLDER, PICTURES, Picture, take
 from tests.console.serving import Console
 
-_LARGEST = 200_000
+_LARGEST = 250_000
 
 
 def size_of(picture: Path) -> tuple[int, int]:
