@@ -134,7 +134,6 @@ class Proxy:
         self._endings: list[asyncio.TimerHandle] = []
         self._open: dict[int, _Connection] = {}
         self._listener: socket.socket | None = None
-        self._accepting: asyncio.Task[None] | None = None
         self._thread: threading.Thread | None = None
         self._started = threading.Event()
 
@@ -257,23 +256,26 @@ class Proxy:
             else:
                 listener.setblocking(False)
                 self.port, self._listener = port, listener
-                self._accepting = self._loop.create_task(self._accept(listener))
+                self._loop.add_reader(listener, self._accept, listener)
                 return
 
     def _unlisten(self) -> None:
-        if self._listener is not None and self._accepting is not None:
-            self._accepting.cancel()
+        if self._listener is not None:
             self._loop.remove_reader(self._listener)
             self._listener.close()
             self._listener = None
 
-    async def _accept(self, listener: socket.socket) -> None:
-        while True:
-            client, _ = await self._loop.sock_accept(listener)
-            self.accepted += 1
-            connection = _Connection(self.accepted, client)
-            self._open[connection.number] = connection
-            connection.tasks.append(self._loop.create_task(self._carry(connection)))
+    def _accept(self, listener: socket.socket) -> None:
+        # Not by a task: one that is cancelled just after it accepted would lose the connection, and nobody close it.
+        try:
+            client, _ = listener.accept()
+        except OSError:
+            # Whoever came is gone again.
+            return
+        self.accepted += 1
+        connection = _Connection(self.accepted, client)
+        self._open[connection.number] = connection
+        connection.tasks.append(self._loop.create_task(self._carry(connection)))
 
     async def _carry(self, connection: _Connection) -> None:
         """Connect to the server behind, and pass bytes both ways until both have ended."""
