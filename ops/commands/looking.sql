@@ -4,12 +4,13 @@
 -- Of each job named: the newest run that is none of a dry run (or is one, in report mode); how the newest of these ended that
 -- was not held by a pause; the one that is running now; and the pause in force, if any.
 SELECT
-    job.name AS job, last.id, last.status, last.started_at, worked.status AS worked_status,
-    running.id AS running_id, running.started_at AS running_since,
+    job.name AS job, last.id, last.status, last.started_at, last.finished_at, last.counts, last.message,
+    worked.status AS worked_status,
+    running.id AS running_id, running.started_at AS running_since, running.deadline_at AS running_until,
     controls.paused_until, controls.by AS paused_by, controls.why AS paused_why
 FROM unnest(CAST(:jobs AS text[])) AS job (name)
 LEFT JOIN LATERAL (
-    SELECT id, status, started_at
+    SELECT id, status, started_at, finished_at, counts, message
     FROM maintenance.runs
     WHERE runs.job = job.name AND runs.dry_run = :dry_run
     ORDER BY runs.started_at DESC, runs.id DESC
@@ -23,7 +24,7 @@ LEFT JOIN LATERAL (
     LIMIT 1
 ) AS worked ON true
 LEFT JOIN LATERAL (
-    SELECT id, started_at
+    SELECT id, started_at, deadline_at
     FROM maintenance.runs
     WHERE runs.job = job.name AND runs.status = 'running'
     ORDER BY runs.id DESC

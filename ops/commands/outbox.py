@@ -10,7 +10,6 @@ from typing import Any
 import click
 
 from ops.shell import Column, Shell, command
-from shared.postgres import Transaction
 from shared.sql import load_statements
 
 _STATEMENTS = load_statements(Path(__file__).with_name("outbox.sql"))
@@ -68,7 +67,7 @@ def add_to(group: click.Group) -> None:
             return
         with shell.services.database.transaction(read_only=True) as transaction:
             found: dict[str, Sequence[Mapping[str, Any]]] = {
-                "open": _open(transaction),
+                "open": transaction.rows(_STATEMENTS["open"]),
                 "errors": transaction.rows(_STATEMENTS["last_errors"], limit=limit),
             }
             if names:
@@ -84,14 +83,6 @@ def add_to(group: click.Group) -> None:
             if found.get(part):
                 click.echo()
                 shell.table(found[part], columns, "")
-
-
-def _open(transaction: Transaction) -> Sequence[Mapping[str, Any]]:
-    """What is open, and whether it is in another bucket than the one that this database belongs to."""
-    identity = transaction.row(_STATEMENTS["bound_bucket"])
-    bound = identity["bucket"] if identity else None
-    rows = transaction.rows(_STATEMENTS["open"])
-    return [{**row, "other_bucket": bound is not None and row["bucket"] != bound} for row in rows]
 
 
 def _retry_failed(shell: Shell) -> None:

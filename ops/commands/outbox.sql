@@ -1,18 +1,16 @@
 -- What an operator sees and does of the objects that must leave the bucket.
 
 -- name: open
--- What is open, by state and kind.
+-- What is open, by state and kind. What is in another bucket than the one that this database belongs to, if it belongs
+-- to any yet, is never tried.
 SELECT
     bucket, state, kind, count(*) AS objects, CAST(coalesce(sum(bytes), 0) AS bigint) AS bytes,
-    min(requested_at) AS oldest, min(next_attempt_at) AS next_attempt
+    min(requested_at) AS oldest, min(next_attempt_at) AS next_attempt,
+    coalesce(bucket <> (SELECT identity.bucket FROM maintenance.identity), false) AS other_bucket
 FROM maintenance.object_deletions
 WHERE done_at IS NULL
 GROUP BY bucket, state, kind
 ORDER BY bucket, state, kind;
-
--- name: bound_bucket
--- The bucket that this database belongs to: the only one in which runs try anything. NULL where it is bound to none yet.
-SELECT bucket FROM maintenance.identity;
 
 -- name: elsewhere
 -- How many open objects no run ever tries, because they are in another bucket.

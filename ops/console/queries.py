@@ -62,7 +62,7 @@ class Reader:
         """How each job is, in the order of their declaration, with its newest runs, the oldest first."""
         now, names = self.now, list(JOBS)
         with self._checked() as (transaction, state):
-            running = transaction.rows(_OURS["now"], jobs=names, dry_run=self.report_only, now=now)
+            running = transaction.rows(_LOOKING["last_runs"], jobs=names, dry_run=self.report_only, now=now)
             newest = transaction.rows(_OURS["newest_runs"], jobs=names, each=_STRIP)
         of_job = {row["job"]: row for row in running}
         strips: dict[str, list[Row]] = {name: [] for name in names}

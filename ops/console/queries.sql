@@ -13,30 +13,6 @@ CROSS JOIN LATERAL (
 ) AS run
 ORDER BY job.name, run.started_at DESC, run.id DESC;
 
--- name: now
--- Of each job named: the newest run that is none of a dry run (or is one, in report mode), the one that is at work, and
--- the pause in force, if any.
-SELECT
-    job.name AS job, last.id, last.status, last.started_at, last.finished_at, last.counts, last.message,
-    running.id AS running_id, running.started_at AS running_since, running.deadline_at AS running_until,
-    controls.paused_until, controls.by AS paused_by, controls.why AS paused_why
-FROM unnest(CAST(:jobs AS text[])) AS job (name)
-LEFT JOIN LATERAL (
-    SELECT id, status, started_at, finished_at, counts, message
-    FROM maintenance.runs
-    WHERE runs.job = job.name AND runs.dry_run = :dry_run
-    ORDER BY runs.started_at DESC, runs.id DESC
-    LIMIT 1
-) AS last ON true
-LEFT JOIN LATERAL (
-    SELECT id, started_at, deadline_at
-    FROM maintenance.runs
-    WHERE runs.job = job.name AND runs.status = 'running'
-    ORDER BY runs.id DESC
-    LIMIT 1
-) AS running ON true
-LEFT JOIN maintenance.controls ON controls.job = job.name AND controls.paused_until > :now;
-
 -- name: for_a_person
 -- How much there is that only a person can decide about or mend. (What is to be tried again is blocked in name only.)
 SELECT

@@ -93,7 +93,7 @@ def _without_person(found: re.Match[str]) -> str:
 
 def _time_tag(moment: datetime | None, form: str = "%Y-%m-%d %H:%M") -> str:
     if moment is None:
-        return "–"  # noqa: RUF001
+        return "–"  # noqa: RUF001  a dash, not a minus
     exact = format_rfc3339(moment)
     return Markup('<time datetime="{}" title="{}">{}</time>').format(exact, exact, moment.strftime(form))
 
@@ -105,7 +105,7 @@ def logs_url(project: str | None, run: Mapping[str, object]) -> str | None:
     asked = quote(f"jsonPayload.run_id={run['id']}", safe="")
     started, ended = run["started_at"], run["finished_at"] or run["deadline_at"]
     assert isinstance(started, datetime)  # noqa: S101  as the table has it
-    assert isinstance(ended, datetime)  # noqa: S101
+    assert isinstance(ended, datetime)  # noqa: S101  as the table has it
     # The first line is written before the run has its row, the last one after its end.
     between = quote(f"{format_rfc3339(started - _BESIDE)}/{format_rfc3339(ended + _BESIDE)}", safe="")
     return f"https://console.cloud.google.com/logs/query;query={asked};timeRange={between}?project={quote(project)}"

@@ -193,7 +193,9 @@ def add_pages(app: Flask, reader: Reader, project: str | None) -> None:
     @app.get("/outbox")
     def outbox() -> str:
         opened, errors = reader.outbox()
-        return render_template("outbox.html", rows=opened, columns=_OPEN, errors=errors, error_columns=_ERRORS)
+        # A time would promise what never comes.
+        rows = [{**row, "next_attempt": None} if row["other_bucket"] else row for row in opened]
+        return render_template("outbox.html", rows=rows, columns=_OPEN, errors=errors, error_columns=_ERRORS)
 
 
 def _job_asked_for() -> str | None:
