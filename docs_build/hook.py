@@ -11,8 +11,8 @@ _REPOSITORY = Path(__file__).resolve().parents[1]
 # mkdocs is a program of its own: it does not look here for modules.
 sys.path.insert(0, str(_REPOSITORY))
 
-from docs_build.made import made_pages  # noqa: E402
-from docs_build.published import SCHEMA  # noqa: E402
+from docs_build.made import made_pages  # noqa: E402  the path first
+from docs_build.published import SCHEMA  # noqa: E402  the path first
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
@@ -29,7 +29,7 @@ def on_post_page(output: str, *, page: Page, config: MkDocsConfig) -> str:  # no
     return _named(output)
 
 
-def on_post_template(output_content: str, *, template_name: str, config: MkDocsConfig) -> str:  # noqa: ARG001
+def on_post_template(output_content: str, *, template_name: str, config: MkDocsConfig) -> str:  # noqa: ARG001  mkdocs gives it
     """Finish what is no page of ours: that which says that there is none."""
     return _named(output_content)
 

@@ -16,6 +16,7 @@ from tests.stripe.service import Service
 from tests.support.cleanup import DAY, CleanupWorld
 from tests.support.clock import NOON, FileClock, ManualClock
 from tests.support.database import TestDatabase
+from tests.support.month import Expected as ExpectedContent
 
 # When a schedule begins: in the middle of a month, or minutes before the next one.
 BEGINNINGS = (NOON, NOON, datetime(2026, 5, 31, 23, 54, tzinfo=UTC))
@@ -25,14 +26,9 @@ _FATES = ("marked", "unmarked", "lost", "lost")
 
 
 @dataclass
-class Expected:
-    """What must be there in the end, and what must not."""
+class Expected(ExpectedContent):
+    """What must be there in the end, and what must not: of accounts and counters, too."""
 
-    objects: set[str] = field(default_factory=set)
-    gone_objects: set[str] = field(default_factory=set)
-    runs: set[str] = field(default_factory=set)
-    gone_runs: set[str] = field(default_factory=set)
-    owners: dict[str, str] = field(default_factory=dict)
     counters: dict[tuple[str, datetime], int] = field(default_factory=dict)
     gone_counters: set[tuple[str, datetime]] = field(default_factory=set)
     free: set[str] = field(default_factory=set)
