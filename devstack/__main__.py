@@ -21,7 +21,7 @@ from devstack.stack import terminated_cleanly
 from devstack.telling import Teller, closed_calmly, exit_code, tell_exports
 from devstack.usage import KINDS, seed_usage
 from functions.registry import JOBS
-from shared.clock import format_rfc3339
+from shared.clock import SystemClock, format_rfc3339
 
 PER_KIND = 500
 USERS_PER_KIND = 2
@@ -66,7 +66,7 @@ def main(environ: Mapping[str, str]) -> int:
                 seed(connection, prepared.settings["GCS_BUCKET_NAME"], front, now)
             told = f"{len(JOBS)} functions, fired by the Cloud Scheduler stand-in"
             with teller.step(f"Serving {told}", told):
-                cloud = deploy(prepared.settings, prepared.folder, cleanup)
+                cloud = deploy(prepared.settings, prepared.folder, cleanup, SystemClock())
             try:
                 _tell({**prepared.settings, **cloud}, prepared.folder, now)
                 while True:

@@ -21,17 +21,17 @@ from functions.registry import JOBS
 from ops import declared_schedules as declared
 from ops.declared_schedules import slug
 from ops.grants import HEALTH_JOB
-from shared.clock import SystemClock
+from shared.clock import Clock
 
 _PROJECT, _REGION = "bytereview-dev", "europe-west1"
 # A start keeps a core busy; more at once would only wait for each other.
 _STARTS_AT_ONCE = 3
 
 
-def deploy(settings: Mapping[str, str], folder: Path, cleanup: contextlib.ExitStack) -> dict[str, str]:
+def deploy(settings: Mapping[str, str], folder: Path, cleanup: contextlib.ExitStack, clock: Clock) -> dict[str, str]:
     """Serve and fire all functions until `cleanup` ends it; give the settings with which `ops schedules` finds them.
 
-    In: the functions' settings, and a folder for their logs. Raises StartError.
+    In: the functions' settings, a folder for their logs, and the clock by which they are fired. Raises StartError.
     """
     served = {slug(name): Served(name, settings, log=folder / f"{slug(name)}.log") for name in JOBS}
     with ThreadPoolExecutor(_STARTS_AT_ONCE) as pool:
@@ -39,7 +39,7 @@ def deploy(settings: Mapping[str, str], folder: Path, cleanup: contextlib.ExitSt
         for started in [pool.submit(cleanup.enter_context, each) for each in served.values()]:
             started.result()
     targets = {function: each.url for function, each in served.items()}
-    scheduler = Scheduler(schedules(), targets, SystemClock())
+    scheduler = Scheduler(schedules(), targets, clock)
     api = cleanup.enter_context(SchedulerApi(scheduler))
     cleanup.enter_context(Keeper(scheduler))
     return {

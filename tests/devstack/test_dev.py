@@ -3,10 +3,15 @@
 import json
 import shlex
 import signal
+from contextlib import ExitStack
+from datetime import UTC, datetime
+from pathlib import Path
 
-from devstack.local_cloud import schedules
+from devstack.local_cloud import deploy, schedules
 from functions.registry import JOBS
+from tests.support.clock import ManualClock
 from tests.support.commands import run_command
+from tests.support.database import TestDatabase
 from tests.support.programs import Start
 from tests.support.wait import until
 from tests.test_ops_schedules import declared
@@ -31,6 +36,19 @@ def test_the_functions_are_served_and_fired_until_ctrl_c(start: Start) -> None:
     assert dev.end(signal.SIGINT) == 0, dev.said
     assert "Traceback" not in dev.said
     assert dev.left() == []
+
+
+def test_each_function_is_fired_at_its_time(
+    database: TestDatabase, environ: dict[str, str], tmp_path: Path, clock: ManualClock
+) -> None:
+    clock.set(datetime(2026, 5, 15, 0, 29, 59, tzinfo=UTC))
+    runs = "SELECT job, trigger, slot, status FROM maintenance.runs"
+    with ExitStack() as cleanup:
+        deploy(environ, tmp_path, cleanup, clock)
+        clock.set(datetime(2026, 5, 15, 0, 30, tzinfo=UTC))
+        until(lambda: [row["status"] for row in database.rows(runs)] == ["completed"], "the firing is done")
+    (row,) = database.rows(runs)
+    assert (row["job"], row["trigger"], row["slot"]) == ("period_reset", "schedule", clock.now())
 
 
 def test_what_is_fired_here_is_what_is_fired_at_google() -> None:
