@@ -17,9 +17,9 @@ from ops.host_indexes import HOST_INDEXES
 from ops.shell import NO, WRONG
 from tests.conftest import MakeDatabase
 from tests.support.clock import ManualClock
+from tests.support.cloud_scheduler import changed, cloud_of, declared
 from tests.support.database import TestDatabase
 from tests.support.logins import made_logins, url_as
-from tests.test_ops_schedules import changed, cloud_of, declared
 
 
 class Whole:

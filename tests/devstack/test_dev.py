@@ -10,11 +10,11 @@ from pathlib import Path
 from devstack.local_cloud import deploy, schedules
 from functions.registry import JOBS
 from tests.support.clock import ManualClock
+from tests.support.cloud_scheduler import declared
 from tests.support.commands import run_command
 from tests.support.database import TestDatabase
 from tests.support.programs import Start
 from tests.support.wait import until
-from tests.test_ops_schedules import declared
 
 
 def test_the_functions_are_served_and_fired_until_ctrl_c(start: Start) -> None:

@@ -1,8 +1,12 @@
 """The Stripe stand-in for a test, and short ways to fill the service's tables with usage and run the job."""
 
+import json
 import uuid
 from collections.abc import Mapping
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from click.testing import Result
 
 from devstack.stripe_account import Account
 from devstack.stripe_server import StripeServer
@@ -14,6 +18,7 @@ from tests.support.database import TestDatabase
 
 # Long before anything in a test happens: the service sends identifiers of its own, or nothing.
 TAKEOVER = "2020-01-01T00:00:00Z"
+DAY = timedelta(days=1)
 PERIOD_START = NOON - timedelta(days=10)
 PERIOD_END = NOON + timedelta(days=20)
 
@@ -120,3 +125,53 @@ class StripeWorld:
 def at(moment: datetime) -> str:
     """A time as a setting."""
     return format_rfc3339(moment)
+
+
+def add_send(database: TestDatabase, state: str, *, event: bool = True, **columns: Any) -> str:
+    """An event of the user `ann` in a state; give its id. With `event`, the service has it too."""
+    key = str(uuid.uuid4())
+    values = {
+        "usage_event_id": key,
+        "user_id": "ann",
+        "stripe_customer_id": "cus_ann",
+        "identifier": key,
+        "occurred_at": datetime.now(UTC) - DAY,
+        "value": 5,
+        "state": state,
+        "invoice_closes_at": datetime.now(UTC) + DAY,
+        **columns,
+    }
+    database.execute(
+        f"INSERT INTO maintenance.meter_sends ({', '.join(values)}) "
+        f"VALUES ({', '.join(f':{name}' for name in values)})",
+        **values,
+    )
+    if event:
+        add_event(database, values["occurred_at"], id=key, stripe_reported=state == "accepted")
+    return key
+
+
+def state_of(database: TestDatabase, key: str) -> str:
+    """Where an event is on its way."""
+    return str(database.value("SELECT state FROM maintenance.meter_sends WHERE usage_event_id = :k", k=key))
+
+
+def add_event(database: TestDatabase, at: datetime, **columns: object) -> str:
+    """A usage event of the user `ann`; give its id."""
+    values = {"id": str(uuid.uuid4()), "user_id": "ann", "source": "x", "pages": 5, "occurred_at": at, **columns}
+    database.execute(
+        f"INSERT INTO usage_events ({', '.join(values)}) VALUES ({', '.join(f':{name}' for name in values)})", **values
+    )
+    return str(values["id"])
+
+
+def recorded(database: TestDatabase) -> list[tuple[str, list[dict[str, str]], str]]:
+    """What was recorded of operators: the action, the events and the reason."""
+    rows = database.rows("SELECT action, arguments, reason FROM maintenance.operator_actions ORDER BY id")
+    return [(row["action"], row["arguments"]["events"], row["reason"]) for row in rows]
+
+
+def told(result: Result) -> Any:
+    """What a command printed as JSON, if it said nothing else."""
+    assert result.stderr == ""
+    return json.loads(result.stdout)
