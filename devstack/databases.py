@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import ssl
 from collections.abc import Iterator
-from urllib.parse import parse_qs, quote, unquote, urlsplit, urlunsplit
+from typing import Any
+from urllib.parse import quote, urlsplit, urlunsplit
 
-import pg8000.native
+from shared.database_url import database_target
+from shared.postgres_connect import connector_for, set_patience
 
 _MAX_NAME_BYTES = 63
 
@@ -16,26 +17,26 @@ def create_database(server_url: str, name: str, template: str | None = None) -> 
     """Make a database and return its URL: the server's, with the database replaced.
 
     In: the URL of any database on the server, the new name, and the database to copy, which nobody may be connected to.
-    Errors: ValueError for a name that PostgreSQL would refuse or cut off; pg8000's DatabaseError if it exists, if the
-    template is in use, or if the login may not make databases.
+    Errors: ValueError for a name that PostgreSQL would refuse or cut off; Unavailable or Misconfigured where the server
+    cannot be reached so; pg8000's DatabaseError if it exists, if the template is in use, or if the login may not.
     """
     statement = f"CREATE DATABASE {_identifier(name)}"
     if template is not None:
         # Copying files costs a third of PostgreSQL's default way, which writes all of the template to the log.
         statement += f" TEMPLATE {_identifier(template)} STRATEGY file_copy"
     with _connected(server_url) as connection:
-        connection.run(statement)
+        connection.execute_simple(statement)
     return urlunsplit(urlsplit(server_url)._replace(path="/" + quote(name, safe="")))
 
 
 def drop_database(server_url: str, name: str) -> None:
     """Drop a database, ending all connections to it; one that does not exist is fine.
 
-    In: the URL of another database on the server, and the name. Errors: ValueError for an impossible name; pg8000's
-    DatabaseError if the login may not drop it.
+    In: the URL of another database on the server, and the name. Errors: ValueError for an impossible name;
+    Unavailable or Misconfigured where the server cannot be reached so; pg8000's DatabaseError if the login may not.
     """
     with _connected(server_url) as connection:
-        connection.run(f"DROP DATABASE IF EXISTS {_identifier(name)} WITH (FORCE)")
+        connection.execute_simple(f"DROP DATABASE IF EXISTS {_identifier(name)} WITH (FORCE)")
 
 
 def _identifier(name: str) -> str:
@@ -46,35 +47,13 @@ def _identifier(name: str) -> str:
 
 
 @contextlib.contextmanager
-def _connected(url: str) -> Iterator[pg8000.native.Connection]:
-    """Connect to the URL's database, outside a transaction; `?host=/folder` means the unix socket in that folder."""
-    parts = urlsplit(url)
-    query = parse_qs(parts.query)
-    port = parts.port or 5432
-    host = query.get("host", [parts.hostname or "localhost"])[-1]
-    connection = pg8000.native.Connection(
-        unquote(parts.username or "postgres"),
-        host=host,
-        port=port,
-        unix_sock=f"{host}/.s.PGSQL.{port}" if host.startswith("/") else None,
-        database=unquote(parts.path.lstrip("/")) or "postgres",
-        password=None if parts.password is None else unquote(parts.password),
-        ssl_context=_encryption(query.get("sslmode", ["prefer"])[-1], host),
-    )
+def _connected(url: str) -> Iterator[Any]:
+    """Connect to the URL's database, outside a transaction, as the jobs connect."""
+    connection = connector_for(database_target({"DATABASE_URL": url}), {})()
     try:
+        # Making a database takes as long as it takes.
+        set_patience(connection, None)
+        connection.autocommit = True
         yield connection
     finally:
         connection.close()
-
-
-def _encryption(mode: str, host: str) -> ssl.SSLContext | bool | None:
-    """Return what pg8000 calls a sslmode: False never, None if offered, True always, a context to verify as well."""
-    if mode == "disable" or host.startswith("/"):
-        return False
-    if mode in {"allow", "prefer"}:
-        return None
-    if mode == "require":
-        return True
-    context = ssl.create_default_context()
-    context.check_hostname = mode == "verify-full"
-    return context

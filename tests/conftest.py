@@ -35,6 +35,7 @@ from shared.services import Services
 from shared.tables import metadata
 from tests.support.clock import NOON, ManualClock, VirtualTimer
 from tests.support.database import TestDatabase
+from tests.support.memory import servers_root
 from tests.support.programs import PATIENCE_S, Owner, Start
 from tests.support.redis import lose_everything
 from tests.support.serving import Functions
@@ -57,7 +58,7 @@ def _name(purpose: str) -> str:
 @pytest.fixture(scope="session")
 def stack() -> Iterator[Stack]:
     """Real servers for this process."""
-    with Stack(os.environ, postgres_settings=_FAST) as running:
+    with Stack(os.environ, root=servers_root(), postgres_settings=_FAST) as running:
         yield running
 
 
