@@ -21,16 +21,17 @@ from shared.job import Job
 from shared.logline import Log
 from shared.postgres import Database, Transaction
 from shared.settings import Settings
+from shared.shards import Share
 from shared.statements import STATEMENTS
 from shared.stripe_calls import Stripe
 
 
 @dataclass(frozen=True)
 class Fence:
-    """The right of one run to write for a job and shard."""
+    """The right of one run to write for a job: for one shard of it, or for all, each with its number."""
 
     job: str
-    shard: int
+    shards: tuple[int, ...]
     run_id: int
 
     def hold(self, transaction: Transaction, *, durable: bool = True) -> None:
@@ -40,10 +41,10 @@ class Fence:
         """
         statement = STATEMENTS["hold_fence" if durable else "hold_fence_lightly"]
         try:
-            row = transaction.row(statement, job=self.job, shard=self.shard, run_id=self.run_id)
+            held = transaction.rows(statement, job=self.job, shards=list(self.shards), run_id=self.run_id)
         except LockLost as error:
             raise Unavailable("postgres", f"The fence of {self.job} is being taken over. Try again.") from error
-        if row is None:
+        if len(held) < len(self.shards):
             raise Fenced(f"A newer run of {self.job} took over from run {self.run_id}; this one stopped.")
 
 
@@ -69,7 +70,8 @@ class Context:
     number of items to treat, None for all; `allow_deletes` is how many an operator lets this one run delete, None for
     what the guard against deleting too much allows. `earlier` holds the counts of the slot's previous attempts,
     `counts` this run's own. Whoever sets `stopping` ends the run between two batches. `failed_count` is no sum: the
-    next attempt meets the same items again.
+    next attempt meets the same items again. `share` is which part of the work the run does; one that closes a firing is
+    given in `left` what the opening said that waits.
     """
 
     job: Job
@@ -91,6 +93,8 @@ class Context:
     stopping: threading.Event = field(default_factory=threading.Event)
     counts: Counter[str] = field(default_factory=Counter)
     failed_count: int = 0
+    share: Share = field(default_factory=Share)
+    left: Mapping[str, int] = field(default_factory=dict)
 
     def time_left(self) -> float:
         """Seconds until the run must have stopped; zero or less when it must stop now, or is asked to."""

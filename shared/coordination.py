@@ -14,6 +14,7 @@ from shared.locks import Busy, HeldLease, Lease, PostgresLocks
 from shared.outcome import Outcome
 from shared.results import SlotResults
 from shared.services import Services
+from shared.shards import Share
 
 if TYPE_CHECKING:
     from shared.redis_store import RedisStore
@@ -22,53 +23,56 @@ T = TypeVar("T")
 
 
 class Coordination:
-    """The locks and the stored results of one job and shard, for one invocation.
+    """The locks and the stored results of one job, or of a share of it, for one invocation.
 
     `degraded` turns true when the installation has a Redis and it does not answer; it is not asked again then.
     """
 
-    def __init__(self, services: Services, job: Job, shard: int) -> None:
+    def __init__(self, services: Services, job: Job) -> None:
         self._services = services
         self._job = job
-        self._shard = shard
         self.degraded = False
 
-    def stored_result(self, slot: datetime) -> Outcome | None:
+    def stored_result(self, slot: datetime, shard: int) -> Outcome | None:
         """The result that Redis keeps for a slot, if any. Raises Misconfigured when Redis refuses the login."""
-        return self._with_redis(lambda redis: self._results(redis).get(self._job, self._shard, slot))
+        return self._with_redis(lambda redis: self._results(redis).get(self._job, shard, slot))
 
-    def store_result(self, slot: datetime, outcome: Outcome) -> None:
+    def store_result(self, slot: datetime, shard: int, outcome: Outcome) -> None:
         """Let Redis keep a slot's result. If it cannot, the ledger in PostgreSQL has it all the same."""
         try:
-            self._with_redis(lambda redis: self._results(redis).put(self._job, self._shard, slot, outcome))
+            self._with_redis(lambda redis: self._results(redis).put(self._job, shard, slot, outcome))
         except Misconfigured as error:
             self._lost(error)
 
-    def lease(self) -> HeldLease | Busy:
-        """Take the locks for this run, or say why not. Raises Unavailable or Misconfigured."""
-        lease = self._with_redis(self._redis_lease)
+    def lease(self, share: Share) -> HeldLease | Busy:
+        """Take the locks for this share's run, or say why not. Raises Unavailable or Misconfigured."""
+
+        def postgres_lease() -> Lease | Busy:
+            return self._postgres_lease(share)
+
+        lease = self._with_redis(lambda redis: self._redis_lease(redis, share))
         if lease is None:
-            lease = self._postgres_lease()
+            lease = postgres_lease()
         if isinstance(lease, Busy):
             return lease
         ttl_seconds = self._services.settings.lock_ttl_seconds
-        return HeldLease(lease, otherwise=self._postgres_lease, on_loss=self._lost, ttl_seconds=ttl_seconds)
+        return HeldLease(lease, otherwise=postgres_lease, on_loss=self._lost, ttl_seconds=ttl_seconds)
 
     def _results(self, redis: "RedisStore") -> SlotResults:
         settings = self._services.settings
         return SlotResults(redis, str(settings.database), settings.result_ttl_hours)
 
-    def _redis_lease(self, redis: "RedisStore") -> Lease | Busy:
+    def _redis_lease(self, redis: "RedisStore", share: Share) -> Lease | Busy:
         from shared.redis_store import RedisLocks  # imported late, like the client itself
 
         settings = self._services.settings
         locks = RedisLocks(redis, settings.lock_ttl_seconds, settings.max_concurrent_jobs)
-        return locks.acquire(self._job.name, self._shard)
+        return locks.acquire(self._job.name, *share.excludes)
 
-    def _postgres_lease(self) -> Lease | Busy:
+    def _postgres_lease(self, share: Share) -> Lease | Busy:
         settings = self._services.settings
         locks = PostgresLocks(self._services.database, settings.lock_ttl_seconds, settings.max_concurrent_jobs)
-        return locks.acquire(self._job.name, self._shard)
+        return locks.acquire(self._job.name, *share.excludes)
 
     def _with_redis(self, action: "Callable[[RedisStore], T]") -> T | None:
         redis = None if self.degraded else self._services.redis

@@ -81,20 +81,20 @@ def _run(services: Services, job: Job, request: Request) -> Response:
         body = _body(request)
         if body is None:
             return _refusal(413, "too_large", job, f"The body is larger than {_LARGEST_BODY} bytes.")
-        invocation = replace(_invocation(request, body, services.clock.now()), host=request.host)
+        invocation = replace(_invocation(request, body, services.clock.now(), job.shards), host=request.host)
     except BadRequest as error:
         services.log.write("WARNING", str(error), event="refused", job=job.name, field=error.field)
         return _refusal(400, "bad_request", job, str(error), field=error.field)
     outcome = run_job(services, job, invocation)
-    if outcome.details.keys() & {"continued_by", "last_step"}:
-        # Nobody is to try again: the next step is queued, or was the last one.
+    if outcome.details.keys() & {"continued_by", "last_step", "handed_to"}:
+        # Nobody is to try again: what goes on is queued, or that was the last step.
         return _answer(200, outcome.as_json())
     return _answer(_HTTP[outcome.status], outcome.as_json(), _RETRY_AFTER_SECONDS.get(outcome.status))
 
 
-def _invocation(request: Request, body: bytes, now: datetime) -> Invocation:
+def _invocation(request: Request, body: bytes, now: datetime, shards: int) -> Invocation:
     if TASK_NAME_HEADER in request.headers:
-        return parse_task(body, now)
+        return parse_task(body, now, shards)
     return parse_invocation(request.headers.get(SCHEDULE_TIME_HEADER), body, now)
 
 

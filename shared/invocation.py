@@ -34,7 +34,8 @@ _YEARS = range(1970, 9999)
 class Invocation:
     """One request to run a job. `slot` is the firing it answers, None where it answers none.
 
-    `step` counts a firing's continuations; `host` is what the request was sent to, None where it came otherwise.
+    `step` counts a firing's continuations, `shard` is the part that it is about, 0 for the firing itself.
+    `host` is what the request was sent to, None where it came otherwise.
     """
 
     trigger: str = "manual"
@@ -46,11 +47,15 @@ class Invocation:
     # Only the operator's command line sets it: no request can lift the guard against deleting too much.
     allow_deletes: int | None = None
     step: int = 0
+    shard: int = 0
     host: str | None = None
 
 
-def parse_task(body: bytes, now: datetime) -> Invocation:
-    """Read a delivery of Cloud Tasks: the step of a firing that goes on. Raises BadRequest, naming the field."""
+def parse_task(body: bytes, now: datetime, shards: int = 1) -> Invocation:
+    """Read a delivery of Cloud Tasks: a step of a firing, or of one of its shards.
+
+    Raises BadRequest, naming the field.
+    """
     fields = _object(body)
     for name in _TASK_FIELDS:
         if name not in fields:
@@ -68,9 +73,10 @@ def parse_task(body: bytes, now: datetime) -> Invocation:
     step, shard = fields["step"], fields["shard"]
     if not isinstance(step, int) or isinstance(step, bool) or not 1 <= step <= LARGEST_STEP:
         raise BadRequest("step", f"step must be a whole number from 1 to {LARGEST_STEP}.")
-    if shard != 0 or isinstance(shard, bool):
-        raise BadRequest("shard", "shard must be 0.")
-    return Invocation("task", slot, step=step)
+    most = 0 if shards == 1 else shards
+    if not isinstance(shard, int) or isinstance(shard, bool) or not 0 <= shard <= most:
+        raise BadRequest("shard", f"shard must be a whole number from 0 to {most}." if most else "shard must be 0.")
+    return Invocation("task", slot, step=step, shard=shard)
 
 
 def parse_invocation(schedule_time: str | None, body: bytes, now: datetime) -> Invocation:

@@ -3,11 +3,13 @@
 import importlib
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields
 from datetime import datetime
 from typing import TYPE_CHECKING, Protocol, cast, get_origin, get_type_hints
 
 from cronsim import CronSim, CronSimError
+
+from shared.shards import LARGEST_SHARDS
 
 if TYPE_CHECKING:
     from shared.context import Context
@@ -45,6 +47,22 @@ class JobModule(Protocol):
         ...
 
 
+class ShardedJobModule(JobModule, Protocol):
+    """What the module of a job offers besides, if it can be done in shards."""
+
+    def open_slot(self, ctx: "Context") -> JobResult:
+        """Do what is not cut up, before the shards begin. Where it is not complete, none begins."""
+        ...
+
+    def run_shard(self, ctx: "Context") -> JobResult:
+        """Do what has its key in the range `ctx.share.keys`."""
+        ...
+
+    def close_slot(self, ctx: "Context") -> JobResult:
+        """Do what is left when all shards have completed, and tell of all of it. Nothing else of the job runs then."""
+        ...
+
+
 @dataclass(frozen=True)
 class Job:
     """A job as it is declared. Everything else about it is derived from this.
@@ -52,6 +70,7 @@ class Job:
     `counts` are the figures that add up over a firing's attempts, the first of them the job's main one; `gauges` tell
     what waits at the end of a run. `rights` are what its login may do with which table, beside what every run needs;
     `waiting_reads` are those tables that its `waiting` reads, so that another job's health check must read them too.
+    `shards` is how many parts a firing is cut into, 1 for none.
     """
 
     name: str
@@ -67,10 +86,15 @@ class Job:
     gauges: tuple[str, ...]
     rights: Mapping[str, tuple[str, ...]] = field(hash=False)
     waiting_reads: tuple[str, ...]
+    shards: int = 1
 
     def load(self) -> JobModule:
         """Import the job's module. Done late, so that a function pays for its own job only."""
         return cast(JobModule, importlib.import_module(self.module))
+
+    def load_sharded(self) -> ShardedJobModule:
+        """The same, for a job that is declared with shards."""
+        return cast(ShardedJobModule, importlib.import_module(self.module))
 
     def next_firing(self, after: datetime) -> datetime:
         """The first scheduled time after the given one (UTC)."""
@@ -85,11 +109,12 @@ def parse_job(entry: Mapping[str, object]) -> Job:
     """Read one entry of jobs.json. Raises ValueError for an unknown or missing key or a value that cannot be."""
     hints = get_type_hints(Job)
     names = {item.name for item in fields(Job)}
-    wrong = names.symmetric_difference(entry)
+    optional = {item.name for item in fields(Job) if item.default is not MISSING}
+    wrong = names.symmetric_difference({*entry, *optional})
     if wrong:
         raise ValueError(f"job {entry.get('name')!r}: unknown or missing keys: {', '.join(sorted(wrong))}")
     values: dict[str, object] = {}
-    for name in names:
+    for name in names.intersection(entry):
         value = entry[name]
         expected = get_origin(hints[name]) or hints[name]
         if expected is tuple:
@@ -131,6 +156,8 @@ def _check(job: Job) -> None:
         raise refuse("retries must be from 0 to 5 (Cloud Scheduler's limit)")
     if not 128 <= job.memory_mib <= 32768:
         raise refuse("memory_mib must be from 128 to 32768")
+    if not 1 <= job.shards <= LARGEST_SHARDS:
+        raise refuse(f"shards must be from 1 to {LARGEST_SHARDS}")
     if not set(job.needs) <= NEEDS or "postgres" not in job.needs:
         raise refuse(f"needs must name postgres, and nothing outside {', '.join(sorted(NEEDS))}")
     if not job.counts or len({*job.counts, *job.gauges}) != len(job.counts) + len(job.gauges):

@@ -16,10 +16,13 @@ from shared.errors import Fenced, LockLost, MaintenanceError, Unavailable
 from shared.job import Job
 from shared.outcome import Outcome, Status
 from shared.postgres import Database, Row, Transaction
+from shared.shards import Part, Share
 from shared.statements import STATEMENTS
 
 # Every job has it beside its own figures: items that could not be done.
 FAILED_COUNT = "failed_count"
+# On record with a shard's counts: how many shards there were. A shard of another division is none of this one's.
+OF_SHARDS = "of_shards"
 
 
 @dataclass(frozen=True)
@@ -27,7 +30,7 @@ class NewRun:
     """A run as it is recorded at its start."""
 
     job: Job
-    shard: int
+    share: Share
     slot: datetime | None
     trigger: str
     dry_run: bool
@@ -39,10 +42,15 @@ class NewRun:
 
 @dataclass(frozen=True)
 class Begun:
-    """A run that may write now, and the counts of its slot's earlier attempts."""
+    """A run that may write now, and the counts of its slot's earlier attempts.
+
+    `left` are the gauges of the slot's last attempt, `failed` the items that its shards could not do.
+    """
 
     fence: Fence
     earlier: Mapping[str, int]
+    left: Mapping[str, int]
+    failed: int
 
 
 class Ledger:
@@ -57,20 +65,24 @@ class Ledger:
         Older runs of the job that never ended are closed as lost. Raises Fenced when a newer run has begun already,
         Unavailable when an older one's transaction does not end.
         """
-        job, shard = run.job, run.shard
+        job, share = run.job, run.share
         try:
             with self._database.transaction() as transaction:
                 run_id = _insert(transaction, run, "running")
-                raised = transaction.row(
-                    STATEMENTS["raise_fence"], job=job.name, shard=shard, run_id=run_id, now=run.started_at
+                raised = transaction.rows(
+                    STATEMENTS["raise_fence"],
+                    job=job.name,
+                    shards=list(share.excludes),
+                    run_id=run_id,
+                    now=run.started_at,
                 )
-                if raised is None:
+                if len(raised) < len(share.excludes):
                     raise Fenced(f"A newer run of {job.name} began a moment before; this one did not start.")
                 # Looked up only now, in a later statement: what an older run committed before it let go of the fence
                 # is visible to this one.
-                attempts = _attempts(transaction, job, shard, run.slot) if run.slot else []
+                attempts = _attempts(transaction, job, share, run.slot) if run.slot else []
                 earlier = [attempt for attempt in attempts if attempt["id"] != run_id]
-                done = _replay(job, run.slot, earlier) if run.slot else None
+                done = _replay(job, share, run.slot, earlier) if run.slot else None
                 if done is not None:
                     raise _AlreadyDoneError(done)
         except _AlreadyDoneError as already:
@@ -79,7 +91,10 @@ class Ledger:
             raise Unavailable(
                 "postgres", f"An older run of {job.name} does not let go of its fence. Try again."
             ) from error
-        return Begun(Fence(job.name, shard, run_id), _sum(job, earlier))
+        last = next((each for each in reversed(earlier) if each["shard"] == share.number), None)
+        left = {name: value for name, value in last["counts"].items() if name in job.gauges} if last else {}
+        failed = sum(each["counts"].get(FAILED_COUNT, 0) for each in _completed_shards(share, earlier).values())
+        return Begun(Fence(job.name, share.excludes, run_id), _sum(job, earlier), left, failed)
 
     def finish(self, fence: Fence, ended: "Ended") -> Mapping[str, int]:
         """Close a run with what came of it; give its counts as they stand on record.
@@ -127,9 +142,26 @@ class Ended:
     error_id: str | None = None
 
 
-def completed(transaction: Transaction, job: Job, shard: int, slot: datetime) -> Outcome | None:
-    """The stored result of a slot that completed, or None."""
-    return _replay(job, slot, _attempts(transaction, job, shard, slot))
+@dataclass(frozen=True)
+class SlotState:
+    """How far a firing has got, as it is on record: its stored result, if it (or the shard asked about) has completed.
+
+    `shards_completed` says whether all shards have, which closes it; `next_step` is the firing's own.
+    """
+
+    replay: Outcome | None
+    shards_completed: bool
+    next_step: int
+
+
+def slot_state(transaction: Transaction, job: Job, share: Share, slot: datetime) -> SlotState:
+    """How far a firing has got, or one shard of it."""
+    attempts = _attempts(transaction, job, share, slot)
+    return SlotState(
+        _replay(job, share, slot, attempts),
+        shards_completed=share.of > 1 and len(_completed_shards(share, attempts)) == share.of,
+        next_step=1 + max((attempt["step"] for attempt in attempts if attempt["shard"] == 0), default=0),
+    )
 
 
 def full_success(job: Job, counts: Mapping[str, int]) -> bool:
@@ -149,7 +181,7 @@ def _insert(transaction: Transaction, run: NewRun, status: str, ended: Ended | N
     row = transaction.row(
         STATEMENTS["insert_run"],
         job=run.job.name,
-        shard=run.shard,
+        shard=run.share.number,
         slot=run.slot,
         trigger=run.trigger,
         step=run.step,
@@ -165,12 +197,27 @@ def _insert(transaction: Transaction, run: NewRun, status: str, ended: Ended | N
     return int(row["id"]) if row else 0
 
 
-def _attempts(transaction: Transaction, job: Job, shard: int, slot: datetime) -> Sequence[Row]:
-    return transaction.rows(STATEMENTS["slot_attempts"], job=job.name, shard=shard, slot=slot)
+def _attempts(transaction: Transaction, job: Job, share: Share, slot: datetime) -> Sequence[Row]:
+    return transaction.rows(STATEMENTS["slot_attempts"], job=job.name, shards=list(share.counts_in), slot=slot)
 
 
-def _replay(job: Job, slot: datetime, attempts: Sequence[Row]) -> Outcome | None:
-    completed = next((attempt for attempt in attempts if attempt["status"] == Status.COMPLETED), None)
+def _completed_shards(share: Share, attempts: Sequence[Row]) -> Mapping[int, Row]:
+    """The run that completed each shard, by the shard's number, for a firing that is divided like this one."""
+    if share.part is Part.SHARD:
+        return {}
+    return {
+        attempt["shard"]: attempt
+        for attempt in attempts
+        if attempt["shard"] > 0
+        and attempt["status"] == Status.COMPLETED
+        and attempt["counts"].get(OF_SHARDS) == share.of
+    }
+
+
+def _replay(job: Job, share: Share, slot: datetime, attempts: Sequence[Row]) -> Outcome | None:
+    completed = next(
+        (each for each in attempts if each["status"] == Status.COMPLETED and each["shard"] == share.number), None
+    )
     if completed is None:
         return None
     gauges = {name: value for name, value in completed["counts"].items() if name in (*job.gauges, FAILED_COUNT)}

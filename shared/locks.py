@@ -42,8 +42,8 @@ class Lease(Protocol):
 class Locks(Protocol):
     """A backend that gives leases."""
 
-    def acquire(self, job: str, shard: int) -> Lease | Busy:
-        """Take the job's lock and a place among the running ones, or say why not, at once."""
+    def acquire(self, job: str, *shards: int) -> Lease | Busy:
+        """Take the locks of these shards of a job and a place among the running ones, or say why not, at once."""
         ...
 
 
@@ -55,12 +55,12 @@ class PostgresLocks:
         self._ttl = ttl_seconds
         self._capacity = capacity
 
-    def acquire(self, job: str, shard: int) -> "PostgresLease | Busy":
-        """Take both locks, or say which was not to be had. Raises Unavailable or Misconfigured."""
+    def acquire(self, job: str, *shards: int) -> "PostgresLease | Busy":
+        """Take the locks, or say which was not to be had. Raises Unavailable or Misconfigured."""
         with ExitStack() as stack:
             session = stack.enter_context(self._database.session())
             session.rows(STATEMENTS["bound_session"], limit=f"{self._ttl}s")
-            if not self._won(session, _JOB_SPACE, zlib.crc32(f"{job}:{shard}".encode()) - 2**31):
+            if not all(self._won(session, _JOB_SPACE, _key(job, shard)) for shard in shards):
                 return Busy.JOB
             if not any(self._won(session, _CAPACITY_SPACE, number) for number in range(1, self._capacity + 1)):
                 return Busy.CAPACITY
@@ -71,6 +71,10 @@ class PostgresLocks:
     def _won(session: Session, space: int, key: int) -> bool:
         row = session.row(STATEMENTS["try_lock"], space=space, key=key)
         return row is not None and bool(row["won"])
+
+
+def _key(job: str, shard: int) -> int:
+    return zlib.crc32(f"{job}:{shard}".encode()) - 2**31
 
 
 class PostgresLease:

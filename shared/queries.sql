@@ -12,17 +12,18 @@ LEFT JOIN maintenance.identity ON true
 LEFT JOIN maintenance.controls ON controls.job = :job AND controls.paused_until > :now;
 
 -- name: slot_attempts
--- Every recorded attempt at one firing of a job, oldest first.
-SELECT id, status, counts, message, started_at, finished_at
+-- Every recorded attempt at one firing of a job, or at some of its shards, oldest first.
+SELECT id, shard, step, status, counts, message, started_at, finished_at
 FROM maintenance.runs
-WHERE job = :job AND shard = :shard AND slot = :slot AND NOT dry_run
+WHERE job = :job AND shard = ANY (CAST(:shards AS integer[])) AND slot = :slot AND NOT dry_run
 ORDER BY id;
 
 -- name: running
 -- What is running at this moment, of one job or of all, the newest first: a busy answer names it.
 SELECT id, job, trigger, started_at
 FROM maintenance.runs
-WHERE status = 'running' AND (CAST(:job AS text) IS NULL OR (job = :job AND shard = :shard))
+WHERE status = 'running'
+  AND (CAST(:job AS text) IS NULL OR (job = :job AND shard = ANY (CAST(:shards AS integer[]))))
 ORDER BY id DESC
 LIMIT 20;
 
@@ -37,33 +38,34 @@ VALUES
 RETURNING id, set_config('lock_timeout', '15s', true);
 
 -- name: raise_fence
--- Make this run the one that may write. It only ever rises: no row comes back when a newer run holds it already.
--- Waits for the transactions of an older run that hold the row FOR SHARE. Older runs that never ended are closed as lost:
--- their process died, or lives on and will find itself fenced.
+-- Make this run the one that may write, for one shard or for several. It only ever rises: no row comes back for a shard
+-- that a newer run holds already. Waits for the transactions of an older run that hold the row FOR SHARE. Older runs that
+-- never ended are closed as lost: their process died, or lives on and will find itself fenced.
 WITH raised AS (
     INSERT INTO maintenance.fences AS fence (job, shard, run_id)
-    VALUES (:job, :shard, :run_id)
+    SELECT :job, shard, :run_id FROM unnest(CAST(:shards AS integer[])) AS shard
     ON CONFLICT (job, shard) DO UPDATE SET run_id = excluded.run_id WHERE fence.run_id < excluded.run_id
-    RETURNING run_id
+    RETURNING shard, run_id
 ), closed AS (
     UPDATE maintenance.runs AS older
     SET status = 'lost', finished_at = :now, message = 'Ended without a word; run ' || raised.run_id || ' took over.'
     FROM raised
-    WHERE older.job = :job AND older.shard = :shard AND older.status = 'running' AND older.id < raised.run_id
+    WHERE older.job = :job AND older.shard = raised.shard AND older.status = 'running' AND older.id < raised.run_id
 )
-SELECT run_id FROM raised;
+SELECT shard FROM raised;
 
 -- name: hold_fence
--- Hold the fence for one transaction: no row, no write. Nobody can take over before this transaction ends.
+-- Hold the fence for one transaction: where a shard's row is missing, no write. Nobody can take over before this
+-- transaction ends.
 SELECT run_id FROM maintenance.fences
-WHERE job = :job AND shard = :shard AND run_id = :run_id
+WHERE job = :job AND shard = ANY (CAST(:shards AS integer[])) AND run_id = :run_id
 FOR SHARE;
 
 -- name: hold_fence_lightly
 -- The same, and let this transaction's commit not wait for the disk. Only for work that is simply done again when it is
 -- lost.
 SELECT run_id, set_config('synchronous_commit', 'off', true) FROM maintenance.fences
-WHERE job = :job AND shard = :shard AND run_id = :run_id
+WHERE job = :job AND shard = ANY (CAST(:shards AS integer[])) AND run_id = :run_id
 FOR SHARE;
 
 -- name: save_counts
@@ -84,11 +86,11 @@ WHERE id = :run_id AND status = 'running';
 -- name: job_history
 -- The last full success of each job. With `dry_run` (report mode is in force) a dry run is one. Otherwise only what Cloud
 -- Scheduler fired while report mode was in force, or a change to enforce would make every job late at once; a firing that
--- asks for a dry run never is. A limited run is none, nor is one that could not do a single item.
+-- asks for a dry run never is. A limited run is none, nor is one that could not do a single item, nor a shard's alone.
 SELECT
     runs.job, max(runs.started_at) AS started_at, max(runs.finished_at) AS finished_at, max(runs.slot) AS slot
 FROM maintenance.runs
-WHERE runs.status = 'completed' AND (
+WHERE runs.status = 'completed' AND runs.shard = 0 AND (
     NOT runs.dry_run OR CAST(:dry_run AS boolean) OR runs.trigger = 'schedule' AND runs.counts ? 'report_mode')
   AND NOT runs.counts ?| ARRAY['limit', 'all_failed']
 GROUP BY runs.job;

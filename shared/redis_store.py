@@ -8,7 +8,7 @@ import random
 import ssl
 import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
 import redis
@@ -96,24 +96,23 @@ class RedisLocks:
         self._ttl = ttl_seconds
         self._capacity = capacity
 
-    def acquire(self, job: str, shard: int) -> "RedisLease | Busy":
-        """Take the job's lock and one of the numbered ones, or say which was not to be had.
+    def acquire(self, job: str, *shards: int) -> "RedisLease | Busy":
+        """Take the locks of these shards of a job and one of the numbered ones, or say which was not to be had.
 
         Raises Unavailable when Redis does not answer, Misconfigured when it refuses the login.
         """
-        with self._store.translated():
-            own = self._store.lock(f"maintenance:{job}:{shard}:lock", self._ttl)
-            if not _taken(own):
-                return Busy.JOB
-            try:
-                numbered = self._numbered()
-            except Unavailable:
-                own.release()
-                raise
+        with self._store.translated(), ExitStack() as taken:
+            own = [self._store.lock(f"maintenance:{job}:{shard}:lock", self._ttl) for shard in shards]
+            for lock in own:
+                if not _taken(lock):
+                    return Busy.JOB
+                taken.callback(lock.release)
+            numbered = self._numbered()
             if numbered is None:
-                own.release()
                 return Busy.CAPACITY
-            return RedisLease(self._store, (own, numbered))
+            taken.pop_all()
+            return RedisLease(self._store, (*own, numbered))
+        raise AssertionError("unreachable")
 
     def _numbered(self) -> Lock | None:
         """One of the numbered locks, taken; None where others have all of them."""

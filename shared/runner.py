@@ -10,23 +10,24 @@ from dataclasses import replace
 from datetime import timedelta
 
 from shared.clock import format_rfc3339
-from shared.context import Context, Fence
-from shared.continuation import continued
+from shared.context import Context
+from shared.continuation import Left, continued, is_divided
 from shared.coordination import Coordination
 from shared.errors import Fenced, MaintenanceError
 from shared.failures import outcome_of
 from shared.invocation import Invocation
 from shared.job import Job, JobResult
-from shared.ledger import FAILED_COUNT, Begun, Ended, Ledger, NewRun, completed, full_success
+from shared.ledger import FAILED_COUNT, OF_SHARDS, Begun, Ended, Ledger, NewRun, full_success, slot_state
 from shared.locks import Busy
 from shared.outcome import Outcome, Status
+from shared.postgres import Transaction
 from shared.services import Services
+from shared.shards import Part, Share
 from shared.start_check import Pause, check_start
 from shared.statements import STATEMENTS
 
 # A run stops so long before its timeout: time to finish a batch, close the run and answer.
 _STOP_BEFORE_SECONDS = 60
-_SHARD = 0
 _BEGUN_BY = {
     "schedule": "fired by Cloud Scheduler",
     "manual": "asked for over HTTP",
@@ -50,9 +51,11 @@ def run_job(services: Services, job: Job, invocation: Invocation) -> Outcome:
         outcome = execution.run()
     except Exception as error:  # noqa: BLE001  the boundary: whatever it is, it becomes an answer and a log line
         outcome = outcome_of(services, job.name, error)
-    outcome = continued(services, job, invocation, execution.described(outcome), time_ran_out=execution.time_ran_out)
+    outcome = continued(services, job, invocation, execution.described(outcome), execution.left)
     fields = outcome.as_json()
     severity = _SEVERITY.get(outcome.status, "INFO" if outcome.success or outcome.status is Status.BUSY else "ERROR")
+    if execution.left is Left.SHARDS and "handed_to" in fields:
+        severity = "INFO"
     event = "finish" if execution.began else "answer"
     services.log.write(severity, str(fields.pop("message")), event=event, trigger=invocation.trigger, **fields)
     return outcome
@@ -65,24 +68,28 @@ class _Execution:
         self._services = services
         self._job = job
         self._invocation = invocation
-        self._coordination = Coordination(services, job, _SHARD)
+        self._coordination = Coordination(services, job)
         self._started = services.clock.now()
         self._dry_run = invocation.dry_run
         self._slot = invocation.slot
-        self.began = self.time_ran_out = False
+        self._share = Share(of=job.shards)
+        self.began = False
+        self.left = Left.NOTHING
 
     def run(self) -> Outcome:
         """Pass the guards, run the job, close the run. Raises MaintenanceError where no run was begun."""
         settings = self._services.settings
         if settings.report_only:
             self._dry_run, self._slot = True, None
-        replay = self._coordination.stored_result(self._slot) if self._slot else None
+        if self._invocation.shard:
+            self._share = Share(Part.SHARD, self._invocation.shard, self._job.shards)
+        replay = self._coordination.stored_result(self._slot, self._share.number) if self._slot else None
         if replay is not None:
             return replay
         ledger = Ledger(self._services.database)
         with self._services.database.transaction(read_only=True) as transaction:
             state = check_start(transaction, self._job, settings, self._started)
-            replay = completed(transaction, self._job, _SHARD, self._slot) if self._slot else None
+            replay = self._look_at_slot(transaction)
         # A dry run that was asked for is a look: who paused the job may want to know what it would do.
         if state.pause is not None and not self._invocation.dry_run:
             return self._paused(ledger, state.pause)
@@ -90,18 +97,28 @@ class _Execution:
             return self._without_guards(ledger)
         if replay is not None:
             return replay
-        lease = self._coordination.lease()
+        lease = self._coordination.lease(self._share)
         if isinstance(lease, Busy):
             return self._busy(lease)
         with lease:
             begun = ledger.begin(self._new_run())
             return begun if isinstance(begun, Outcome) else self._under_fence(ledger, begun)
 
+    def _look_at_slot(self, transaction: Transaction) -> Outcome | None:
+        """Give the slot's stored result, if any; and find out which part of its work this run is."""
+        if self._slot is None:
+            return None
+        state = slot_state(transaction, self._job, self._share, self._slot)
+        if is_divided(self._services.settings, self._job, self._invocation):
+            part = Part.CLOSING if state.shards_completed else Part.OPENING
+            self._share = Share(part, of=self._job.shards)
+        return state.replay
+
     def _busy(self, why: Busy) -> Outcome:
         """Say who holds the lock, or the places: what is on record as running. One that is just beginning is not."""
         of = self._job.name if why is Busy.JOB else None
         with self._services.database.transaction(read_only=True) as transaction:
-            rows = transaction.rows(STATEMENTS["running"], job=of, shard=_SHARD)
+            rows = transaction.rows(STATEMENTS["running"], job=of, shards=list(self._share.excludes))
         others = "; ".join(
             f"run {row['id']} of {row['job']}, {_BEGUN_BY[row['trigger']]} at {row['started_at']:%H:%M:%S} UTC"
             for row in rows[: 1 if of else None]
@@ -132,17 +149,17 @@ class _Execution:
         )
 
     def _under_fence(self, ledger: Ledger, begun: Begun) -> Outcome:
-        context = self._context(begun.fence, begun.earlier)
+        context = self._context(begun)
         self._log_start(context, begun.fence.run_id)
         error: Exception | None = None
         gauges: Mapping[str, int] = {}
         try:
-            result = self._job.load().run(context)
+            result = self._work(context)
         except Exception as raised:  # noqa: BLE001  whatever it is, the run must be closed with it
             error = raised
             outcome = outcome_of(self._services, self._job.name, raised)
         else:
-            gauges, self.time_ran_out = result.gauges, context.time_left() <= 0
+            gauges = result.gauges
             outcome = self._ended_well(context, result)
         gauges = {**gauges, FAILED_COUNT: context.failed_count}
         outcome = replace(outcome, run_id=begun.fence.run_id, counts={**self._totals(context), **gauges})
@@ -157,12 +174,30 @@ class _Execution:
         context.counts = Counter({name: recorded[name] for name in recorded if name not in gauges})
         outcome = replace(outcome, counts={**self._totals(context), **gauges})
         if outcome.status is Status.COMPLETED and self._slot is not None:
-            self._coordination.store_result(self._slot, outcome)
+            self._coordination.store_result(self._slot, self._share.number, outcome)
         return outcome
+
+    def _work(self, context: Context) -> JobResult:
+        """Let the job do this run's part; note what is left to do then."""
+        match self._share.part:
+            case Part.OPENING:
+                result = self._job.load_sharded().open_slot(context)
+                if result.complete:
+                    self.left = Left.SHARDS
+                    return replace(result, complete=False)
+            case Part.SHARD:
+                result = self._job.load_sharded().run_shard(context)
+            case Part.CLOSING:
+                result = self._job.load_sharded().close_slot(context)
+            case Part.WHOLE:
+                result = self._job.load().run(context)
+        if not result.complete and context.time_left() <= 0:
+            self.left = Left.TIME_RAN_OUT
+        return result
 
     def _without_guards(self, ledger: Ledger) -> Outcome:
         """A dry run: it takes neither slot nor lock nor fence, and is recorded when it is over."""
-        context = self._context(None, {})
+        context = self._context(None)
         self._log_start(context, None)
         result = self._job.load().run(context)
         counts = {**self._totals(context), **result.gauges, FAILED_COUNT: context.failed_count}
@@ -194,6 +229,8 @@ class _Execution:
         if self._by_mode:
             # So that it is told from a dry run that was asked for, when the mode is another.
             counts = {**counts, "report_mode": 1}
+        if self._share.part is Part.SHARD:
+            counts = {**counts, OF_SHARDS: self._share.of}
         return Ended(
             outcome.status,
             self._services.redact(outcome.message),
@@ -203,7 +240,7 @@ class _Execution:
             error_id=str(error_id) if error_id else None,
         )
 
-    def _context(self, fence: Fence | None, earlier: Mapping[str, int]) -> Context:
+    def _context(self, begun: Begun | None) -> Context:
         limit = self._invocation.limit
         return Context(
             job=self._job,
@@ -220,11 +257,14 @@ class _Execution:
             timer=self._services.timer,
             connect_stripe=lambda: self._services.stripe,
             connect_bucket=lambda: self._services.bucket,
-            fence=fence,
-            earlier=earlier,
+            fence=begun.fence if begun else None,
+            earlier=begun.earlier if begun else {},
             stopping=self._services.stopping,
             # On record with the counts, because a limited run is no full success, however it ends.
             counts=Counter() if limit is None else Counter(limit=limit),
+            failed_count=begun.failed if begun and self._share.part is Part.CLOSING else 0,
+            share=self._share,
+            left=begun.left if begun else {},
         )
 
     def _new_run(self) -> NewRun:
@@ -232,7 +272,7 @@ class _Execution:
         seconds = (settings.job_timeout_seconds or self._job.timeout_seconds) - _STOP_BEFORE_SECONDS
         return NewRun(
             job=self._job,
-            shard=_SHARD,
+            share=self._share,
             slot=self._slot,
             trigger=self._invocation.trigger,
             dry_run=self._dry_run,
