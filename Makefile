@@ -5,6 +5,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
 CHECKOV := .venv-checkov/installed
 TASKS := .venv-tasks/installed
+AUDIT := .venv-audit/installed
 # Two workers a core would only wait for each other: the servers under test need the cores too.
 WORKERS ?= 2
 # The real terraform on schemas of real providers, without the cloud. Where it is missing, plain terraform has to do.
@@ -14,7 +15,7 @@ SCHEDULES ?= 100
 SEED ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check format terraform terraform-there dev console screenshots chaos docs bench ops lock clean
+.PHONY: help install demo test check audit format terraform terraform-there dev console screenshots chaos docs bench ops lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -28,7 +29,7 @@ $(INSTALLED): requirements-dev.txt
 
 # Programs that need other versions of what the project uses: each in a virtual environment of its own. The files name all
 # dependencies; pip itself would look for some under another name, with an extra.
-$(CHECKOV) $(TASKS): .venv-%/installed: requirements-%.txt
+$(CHECKOV) $(TASKS) $(AUDIT): .venv-%/installed: requirements-%.txt
 	@echo "Installing into $(@D) …"
 	@$(PYTHON) -m venv --clear $(@D)
 	@$(@D)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r $<
@@ -39,7 +40,7 @@ install: $(INSTALLED) ## Make .venv and install what the project needs, hashes c
 demo: $(INSTALLED) ## See the jobs work: real servers, seeded data, fired over HTTP as Cloud Scheduler does
 	@$(BIN)/python -m devstack.demo
 
-test: $(INSTALLED) $(TASKS) ## Run all tests but those of the Terraform, on real servers
+test: $(INSTALLED) $(TASKS) $(AUDIT) ## Run all tests but those of the Terraform, on real servers
 	@$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal --ignore=tests/infra
 
 check: $(INSTALLED) ## Format, lint, types, import contracts
@@ -47,6 +48,9 @@ check: $(INSTALLED) ## Format, lint, types, import contracts
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
+
+audit: $(INSTALLED) $(AUDIT) ## Look for known vulnerabilities, unsafe code, and secrets in the whole history
+	@$(BIN)/python -m audit
 
 format: $(INSTALLED) ## Format the code and mend what the linter can
 	@$(BIN)/ruff format .
@@ -90,11 +94,11 @@ ops: $(INSTALLED) ## Run the operator's command line: make ops ARGS="migrate"
 	@$(BIN)/python -m ops $(ARGS)
 
 lock: ## Compile requirements*.in anew (needs uv); UPGRADE=--upgrade takes newer versions
-	@for part in requirements requirements-dev requirements-checkov requirements-tasks; do \
+	@for part in requirements requirements-dev requirements-checkov requirements-tasks requirements-audit; do \
 		uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
 			$(UPGRADE) $$part.in -o $$part.txt || exit 1; \
 	done
 
 clean: ## Remove what the project made here
-	@rm -rf $(VENV) $(dir $(CHECKOV)) $(dir $(TASKS)) .devstack .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	@rm -rf $(VENV) $(dir $(CHECKOV)) $(dir $(TASKS)) $(dir $(AUDIT)) .devstack .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	@rm -rf infra/terraform/.terraform infra/terraform/build
