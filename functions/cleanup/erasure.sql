@@ -43,9 +43,11 @@ ORDER BY id
 FOR UPDATE SKIP LOCKED;
 
 -- name: lock_files
--- Then their files: no other run can link to them.
-SELECT CAST(job_run_id AS text) AS run_id FROM source_files WHERE job_run_id = ANY (CAST(:runs AS uuid[]))
-FOR UPDATE SKIP LOCKED;
+-- Then their files: no other run can link to them. How many of each run's were locked; one that others hold is passed by.
+WITH locked AS MATERIALIZED (
+    SELECT job_run_id FROM source_files WHERE job_run_id = ANY (CAST(:runs AS uuid[])) FOR UPDATE SKIP LOCKED
+)
+SELECT CAST(job_run_id AS text) AS run_id, count(*) AS files FROM locked GROUP BY job_run_id;
 
 -- name: count_files
 -- How many files each has, to know whether all of them are locked.
