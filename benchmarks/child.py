@@ -11,7 +11,6 @@ from typing import Any, cast
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 _KIB_A_MIB = 1024
-_STATUS = Path("/proc/self/status")
 _OURS = frozenset(
     ("DATABASE_URL", "REDIS_URL", "K_SERVICE", "GCS_BUCKET_NAME", "STORAGE_EMULATOR_HOST", "JOB_TIMEOUT_SECONDS")
 )
@@ -20,7 +19,7 @@ _OURS = frozenset(
 def peak_mib() -> float:
     """The largest resident size of this process so far, in MiB."""
     # Not getrusage: on Linux a new program inherits there the size of the process that started it.
-    told = _told_by_linux("VmHWM:")
+    told = memory_mib("VmHWM")
     if told is not None:
         return told
     largest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -29,14 +28,19 @@ def peak_mib() -> float:
 
 def resident_mib() -> float:
     """The resident size of this process now, in MiB; where nobody tells, its largest one so far."""
-    told = _told_by_linux("VmRSS:")
+    told = memory_mib("VmRSS")
     return peak_mib() if told is None else told
 
 
-def _told_by_linux(name: str) -> float | None:
-    if _STATUS.exists():
-        for line in _STATUS.read_text(encoding="ascii", errors="replace").splitlines():
-            if line.startswith(name):
+def memory_mib(name: str, pid: int | None = None) -> float | None:
+    """What Linux tells of a process's memory (this one's, without a pid), in MiB: `VmRSS` now, `VmHWM` at its peak.
+
+    None where nobody tells.
+    """
+    status = Path("/proc", "self" if pid is None else str(pid), "status")
+    if status.exists():
+        for line in status.read_text(encoding="ascii", errors="replace").splitlines():
+            if line.startswith(f"{name}:"):
                 return int(line.split()[1]) / _KIB_A_MIB
     return None
 

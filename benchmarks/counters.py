@@ -14,7 +14,7 @@ from sqlalchemy import text
 
 from benchmarks.arena import Arena, connected
 from benchmarks.child import peak_mib
-from benchmarks.figures import Figure
+from benchmarks.figures import Beside, Figure
 from benchmarks.side_by_side import Run, median_of, run_beside_writer
 from benchmarks.timed import Measured, TimedServices, run_timed, timed_statement
 from functions.cleanup.months import first_of_month
@@ -37,10 +37,10 @@ _DELETE = "DELETE FROM usage_counters WHERE period_start < :cutoff"
 
 def measure_counters(arena: Arena, counters: int, rounds: int, console: Console) -> list[Figure]:
     """Run both ways in turn, some rounds, each in a fresh copy; give the figures from the medians."""
-    users = max(1, counters // (_KEPT + _DUE))
+    users = _users(counters)
     console.print(f"Making {users * (_KEPT + _DUE):,} counters of {users:,} users …")
     runs: dict[str, list[Run]] = {"statement": [], "job": []}
-    with _template(arena, users) as template:
+    with counters_template(arena, counters) as template:
         for number in range(rounds):
             # Turned round every second time, so that neither way always comes first.
             for way in tuple(runs)[:: 1 if number % 2 == 0 else -1]:
@@ -54,8 +54,9 @@ def measure_counters(arena: Arena, counters: int, rounds: int, console: Console)
 
 
 @contextmanager
-def _template(arena: Arena, users: int) -> Iterator[str]:
-    """A database to be copied, in which the counters lie as the service made them: month after month."""
+def counters_template(arena: Arena, counters: int) -> Iterator[str]:
+    """A database to be copied with about so many counters, as the service made them: month after month."""
+    users = _users(counters)
     with arena.template("bench_counters", {"free, not due": users}) as name:
         url = arena.url_of(name)
         months = [*range(1, _KEPT), *range(_RETENTION_MONTHS + 1, _RETENTION_MONTHS + 1 + _DUE)]
@@ -67,24 +68,44 @@ def _template(arena: Arena, users: int) -> Iterator[str]:
         yield name
 
 
+def _users(counters: int) -> int:
+    return max(1, counters // (_KEPT + _DUE))
+
+
 def _figures(runs: Mapping[str, list[Run]], users: int) -> list[Figure]:
     part = f"Deleting {users * _DUE:,} of {users * (_KEPT + _DUE):,} usage counters"
 
     def median(way: str, attribute: str) -> float:
         return median_of(runs[way], attribute)
 
+    def beside(attribute: str, unit: str, digits: int, factor: float = 1) -> Beside:
+        return Beside("one statement", median("statement", attribute) * factor, unit, digits)
+
     ratio = median("job", "seconds") / median("statement", "seconds")
     return [
-        Figure(part, "time of the job, one statement = 1", ratio, "times", 1.6, digits=2),
-        Figure(part, "longest writing transaction", median("job", "longest_writing") * 1000, "ms", 50, digits=0),
+        Figure(part, "time", median("job", "seconds"), "s", digits=2, beside=beside("seconds", "s", 2)),
+        Figure(part, "time, one statement = 1", ratio, "times", 1.6, digits=2),
+        Figure(
+            part,
+            "longest writing transaction",
+            median("job", "longest_writing") * 1000,
+            "ms",
+            50,
+            digits=0,
+            beside=beside("longest_writing", "ms", 0, 1000),
+        ),
         Figure(part, "another client's p99 meanwhile", median("job", "writer_p99") * 1000, "ms", 20),
-        Figure(part, "another client's longest wait", median("job", "writer_max") * 1000, "ms", digits=0),
-        Figure(part, "the job", median("job", "seconds"), "s", digits=2),
+        Figure(
+            part,
+            "another client's longest wait",
+            median("job", "writer_max") * 1000,
+            "ms",
+            digits=0,
+            beside=beside("writer_max", "ms", 0, 1000),
+        ),
         Figure(part, "longest reading transaction", median("job", "longest_reading") * 1000, "ms", digits=0),
         Figure(part, "peak memory", median("job", "peak_mib"), "MiB"),
-        Figure(part, "WAL", median("job", "wal_mib"), "MiB", digits=0),
-        Figure(part, "one statement", median("statement", "seconds"), "s", digits=2),
-        Figure(part, "… WAL", median("statement", "wal_mib"), "MiB", digits=0),
+        Figure(part, "WAL", median("job", "wal_mib"), "MiB", digits=0, beside=beside("wal_mib", "MiB", 0)),
     ]
 
 

@@ -23,7 +23,7 @@ from sqlalchemy import text
 
 from benchmarks.arena import Arena, connected
 from benchmarks.child import run_module
-from benchmarks.figures import Figure
+from benchmarks.figures import Beside, Figure
 from benchmarks.storage_standin import ListedBucket
 from benchmarks.timed import Measured, TimedServices, run_timed
 from devstack.buckets import create_bucket, put_many
@@ -129,21 +129,26 @@ def _figures(part: str, runs: Mapping[str, Sequence[_Run]], *, comparable: bool)
     def median(way: str, attribute: str) -> float:
         return float(statistics.median(getattr(run, attribute) for run in runs[way]))
 
-    bare = median("bare", "rate")
+    bare, threads = median("bare", "rate"), f"{_THREADS} bare threads"
+    cpu_beside = Beside(threads, median("bare", "ms_a_delete"), "ms", 2)
     figures = []
     for way, what in (("orphan", "swept objects"), ("source", "erased files with their conversions")):
         # fake-gcs-server is faster for a conversion that is not there: only of the slow server each call is the same.
         limit = _OF_BARE if comparable or way == "orphan" else None
         figures += [
             Figure(part, f"{what}, of bare threads", median(way, "rate") / bare * 100, "%", limit, at_least=True),
-            Figure(part, "… deletes", median(way, "rate"), "/s", digits=0),
-            Figure(part, "… CPU time of each", median(way, "ms_a_delete"), "ms", digits=2),
+            Figure(
+                part,
+                f"{what}, deletes",
+                median(way, "rate"),
+                "/s",
+                at_least=True,
+                digits=0,
+                beside=Beside(threads, bare, "/s", 0),
+            ),
+            Figure(part, f"{what}, CPU time of each", median(way, "ms_a_delete"), "ms", digits=2, beside=cpu_beside),
         ]
-    return [
-        *figures,
-        Figure(part, f"{_THREADS} bare threads, deletes", bare, "/s", digits=0),
-        Figure(part, "… CPU time of each", median("bare", "ms_a_delete"), "ms", digits=2),
-    ]
+    return figures
 
 
 class _Span:

@@ -10,7 +10,7 @@ from sqlalchemy import text
 
 from benchmarks.arena import Arena, connected
 from benchmarks.child import run_module
-from benchmarks.figures import Figure
+from benchmarks.figures import Beside, Figure
 from benchmarks.writer import Writer
 
 _MIB = 1024 * 1024
@@ -126,21 +126,44 @@ def _figures(runs: Mapping[str, list[Run]], sizes: Sizes) -> list[Figure]:
     def per_account(way: str) -> float:
         return statistics.median(run.seconds / max(1, run.moved) for run in runs[way])
 
+    def beside(attribute: str, unit: str, digits: int, factor: float = 1) -> Beside:
+        return Beside("one statement", median("statement", attribute) * factor, unit, digits)
+
     ratio = median("job", "seconds") / median("statement", "seconds")
+    orm = Beside(f"ORM loop, {runs['orm'][0].moved:,} accounts", per_account("orm") * 1000, "ms", 2)
     return [
-        Figure(part, "time of the job, one statement = 1", ratio, "times", 1.25, digits=2),
-        Figure(part, "longest writing transaction", median("job", "longest_writing"), "s", 0.5, digits=2),
+        Figure(part, "time", median("job", "seconds"), "s", beside=beside("seconds", "s", 1)),
+        Figure(part, "time, one statement = 1", ratio, "times", 1.25, digits=2),
+        Figure(
+            part,
+            "longest writing transaction",
+            median("job", "longest_writing"),
+            "s",
+            0.5,
+            digits=2,
+            beside=beside("longest_writing", "s", 2),
+        ),
         Figure(part, "another client's p99 meanwhile", median("job", "writer_p99") * 1000, "ms", 20),
-        Figure(part, "another client's longest wait", median("job", "writer_max") * 1000, "ms", digits=0),
-        Figure(part, "faster per account than an ORM loop", per_account("orm") / per_account("job"), "times", 20, True),
-        Figure(part, "the job", median("job", "seconds"), "s"),
-        Figure(part, "longest reading transaction", median("job", "longest_reading"), "s", digits=2),
-        Figure(part, "HOT share of the updates", median("job", "hot_share") * 100, "%", digits=0),
-        Figure(part, "WAL", median("job", "wal_mib"), "MiB", digits=0),
-        Figure(part, "one statement", median("statement", "seconds"), "s"),
         # Not its p99: a client that waits for 20 s makes few other writes, and they hide that one.
-        Figure(part, "… another client's longest wait", median("statement", "writer_max") * 1000, "ms", digits=0),
-        Figure(part, "… HOT share", median("statement", "hot_share") * 100, "%", digits=0),
-        Figure(part, "… WAL", median("statement", "wal_mib"), "MiB", digits=0),
-        Figure(part, f"ORM loop, {runs['orm'][0].moved:,} accounts", median("orm", "seconds"), "s"),
+        Figure(
+            part,
+            "another client's longest wait",
+            median("job", "writer_max") * 1000,
+            "ms",
+            digits=0,
+            beside=beside("writer_max", "ms", 0, 1000),
+        ),
+        Figure(part, "time of an account", per_account("job") * 1000, "ms", digits=3, beside=orm),
+        Figure(part, "faster per account than an ORM loop", per_account("orm") / per_account("job"), "times", 20, True),
+        Figure(part, "longest reading transaction", median("job", "longest_reading"), "s", digits=2),
+        Figure(
+            part,
+            "HOT share of the updates",
+            median("job", "hot_share") * 100,
+            "%",
+            at_least=True,
+            digits=0,
+            beside=beside("hot_share", "%", 0, 100),
+        ),
+        Figure(part, "WAL", median("job", "wal_mib"), "MiB", digits=0, beside=beside("wal_mib", "MiB", 0)),
     ]

@@ -68,7 +68,7 @@ def _sweep(arena: Arena, objects: int, ways: dict[str, dict[str, str]], console:
     console.print(f"Making rows for most of {objects:,} objects …")
     expected = -(-objects // _ONE_UNNAMED_OF)
     told = {}
-    with _template(arena, objects) as template:
+    with sweep_template(arena, objects) as template:
         for way, settings in ways.items():
             with ListedBucket(objects) as server, arena.fresh(template, bucket=_BUCKET) as url:
                 storage = {"GCS_BUCKET_NAME": _BUCKET, "STORAGE_EMULATOR_HOST": server.url}
@@ -92,7 +92,7 @@ def _sweep(arena: Arena, objects: int, ways: dict[str, dict[str, str]], console:
 
 
 @contextmanager
-def _template(arena: Arena, objects: int) -> Iterator[str]:
+def sweep_template(arena: Arena, objects: int) -> Iterator[str]:
     """A database to be copied, which names most of the objects that the stand-in lists."""
     names = Objects(objects)
     with arena.template("bench_sweep", {}) as template:

@@ -94,11 +94,12 @@ def run_timed(services_class: type[TimedServices], name: str, slot: datetime | N
         services = services_class(os.environ, SystemClock(), log)
         database = services.database
         slot = slot or services.clock.now().astimezone(UTC).replace(second=0, microsecond=0)
-        began = time.perf_counter()
+        began, cpu_began = time.perf_counter(), time.process_time()
         outcome = run_job(services, JOBS[name], Invocation(trigger="schedule", slot=slot))
-        took = time.perf_counter() - began
+        took, cpu = time.perf_counter() - began, time.process_time() - cpu_began
         database.dispose()
-    return outcome, {"seconds": took, **{f"longest_{kind}": value for kind, value in database.longest.items()}}
+    longest = {f"longest_{kind}": value for kind, value in database.longest.items()}
+    return outcome, {"seconds": took, "cpu_seconds": cpu, **longest}
 
 
 def timed_statement(statement: str, **parameters: object) -> Measured:

@@ -9,21 +9,17 @@ import os
 import sys
 import time
 from collections.abc import Callable, Mapping
-from datetime import UTC
 
 from sqlalchemy import func, or_, select, text
 from sqlalchemy.orm import Session, registry
 
 from benchmarks.arena import connected
 from benchmarks.child import peak_mib
-from benchmarks.timed import TimedServices
+from benchmarks.timed import TimedServices, run_timed
 from functions.period_reset.month import month_of
-from functions.registry import JOBS
 from shared import tables
 from shared.clock import SystemClock
-from shared.invocation import Invocation
 from shared.outcome import Status
-from shared.runner import run_job
 
 _ONE_STATEMENT = """
 WITH moved AS (
@@ -42,20 +38,12 @@ SELECT count(*) FROM moved
 Measured = dict[str, float]
 
 
-def job(environ: Mapping[str, str], _limit: int | None) -> Measured:
+def job(_environ: Mapping[str, str], _limit: int | None) -> Measured:
     """The job as it runs in production: through the runner, with every guard, on the real servers."""
-    with open(os.devnull, "w", encoding="utf-8") as log:
-        services = TimedServices(environ, SystemClock(), log)
-        database = services.database
-        now = services.clock.now().astimezone(UTC).replace(second=0, microsecond=0)
-        began = time.perf_counter()
-        outcome = run_job(services, JOBS["period_reset"], Invocation(trigger="schedule", slot=now))
-        took = time.perf_counter() - began
-        database.dispose()
+    outcome, measured = run_timed(TimedServices, "period_reset")
     if outcome.status is not Status.COMPLETED:
         raise RuntimeError(outcome.message)
-    longest = {f"longest_{name}": value for name, value in database.longest.items()}
-    return {"seconds": took, "moved": outcome.counts["updated_count"], **longest}
+    return {**measured, "moved": outcome.counts["updated_count"]}
 
 
 def statement(environ: Mapping[str, str], _limit: int | None) -> Measured:
