@@ -13,12 +13,14 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Protocol
 
 from shared.bucket_calls import Bucket
 from shared.clock import Clock, Timer
 from shared.errors import Fenced, LockLost, Unavailable
 from shared.job import Job
 from shared.logline import Log
+from shared.pace import Pace, Pacing
 from shared.postgres import Database, Transaction
 from shared.settings import Settings
 from shared.shards import Share
@@ -62,6 +64,14 @@ class Batch:
         self.counted.update(amounts)
 
 
+class MakePace(Protocol):
+    """Makes the paces of a shard."""
+
+    def __call__(self, name: str, rate: float, *, start: float | None) -> Pacing:
+        """The pace of that name, for all shards together."""
+        ...
+
+
 @dataclass
 class Context:
     """Everything that one run of a job may use.
@@ -71,7 +81,7 @@ class Context:
     what the guard against deleting too much allows. `earlier` holds the counts of the slot's previous attempts,
     `counts` this run's own. Whoever sets `stopping` ends the run between two batches. `failed_count` is no sum: the
     next attempt meets the same items again. `share` is which part of the work the run does; one that closes a firing is
-    given in `left` what the opening said that waits.
+    given in `left` what the opening said that waits. `shared_pace` makes a shard's paces.
     """
 
     job: Job
@@ -95,6 +105,7 @@ class Context:
     failed_count: int = 0
     share: Share = field(default_factory=Share)
     left: Mapping[str, int] = field(default_factory=dict)
+    shared_pace: MakePace | None = None
 
     def time_left(self) -> float:
         """Seconds until the run must have stopped; zero or less when it must stop now, or is asked to."""
@@ -104,6 +115,12 @@ class Context:
     def moment(self) -> datetime:
         """The time at this moment, for what is stamped with it. What is decided is decided by `now`."""
         return self.clock.now()
+
+    def pace(self, name: str, rate: float, *, start: float | None = None) -> Pacing:
+        """At most `rate` turns a second, `start` at first; for a shard, of all shards together, by that name."""
+        if self.shared_pace is None:
+            return Pace(rate, self.timer, start=start)
+        return self.shared_pace(name, rate, start=start)
 
     def total(self, name: str) -> int:
         """A count over all attempts of the slot, this one included."""

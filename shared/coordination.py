@@ -12,6 +12,7 @@ from shared.errors import Misconfigured, Unavailable
 from shared.job import Job
 from shared.locks import Busy, HeldLease, Lease, PostgresLocks
 from shared.outcome import Outcome
+from shared.pace import Pace, Pacing
 from shared.results import SlotResults
 from shared.services import Services
 from shared.shards import Share
@@ -57,6 +58,18 @@ class Coordination:
             return lease
         ttl_seconds = self._services.settings.lock_ttl_seconds
         return HeldLease(lease, otherwise=postgres_lease, on_loss=self._lost, ttl_seconds=ttl_seconds)
+
+    def pace(self, share: Share, name: str, rate: float, *, start: float | None) -> Pacing:
+        """At most `rate` turns a second, `start` at first, of all shards together."""
+        timer = self._services.timer
+        alone = Pace(rate / share.of, timer, start=None if start is None else start / share.of)
+        redis = None if self.degraded else self._services.redis
+        if redis is None:
+            return alone
+        from shared.shared_pace import SharedPace  # imported late: only a shard pays for it
+
+        key = f"maintenance:{self._job.name}:pace:{name}"
+        return SharedPace(redis, key, rate, timer, start=start, alone=alone, on_loss=self._lost)
 
     def _results(self, redis: "RedisStore") -> SlotResults:
         settings = self._services.settings

@@ -1,15 +1,33 @@
 """How fast something may be done: a token bucket that can be slowed down, and finds its way back by itself."""
 
 import threading
+from typing import Protocol
 
 from shared.clock import Timer
 
 # So much of a second's worth may be done at once after a pause: enough to make up for a short stop, and no burst.
-_BURST_SECONDS = 0.5
-_SLOWEST = 1.0
+BURST_SECONDS = 0.5
+SLOWEST = 1.0
 _SHORTEST_SECONDS = 0.0001
 # Each second without another word against it, the rate rises by this share of the full one.
-_RECOVERY_A_SECOND = 0.05
+RECOVERY_A_SECOND = 0.05
+
+
+class Pacing(Protocol):
+    """What gives turns."""
+
+    @property
+    def pause(self) -> float:
+        """Seconds until turns are given again; 0 where they are."""
+        ...
+
+    def delay(self) -> float:
+        """Take a turn if there is one and give 0; otherwise give how many seconds to wait before asking again."""
+        ...
+
+    def slow_down(self, pause_seconds: float) -> None:
+        """Halve the rate and give no turn for so long."""
+        ...
 
 
 class Pace:
@@ -58,7 +76,7 @@ class Pace:
             self._pass_time()
             self._paused_until = max(self._paused_until, self._then + pause_seconds)
             if self._then >= self._slowed_at:
-                self._rate = max(self._rate / 2, min(_SLOWEST, self._full))
+                self._rate = max(self._rate / 2, min(SLOWEST, self._full))
                 self._slowed_at = self._then + max(pause_seconds, 1.0)
                 self._tokens = min(self._tokens, 1.0)
 
@@ -67,5 +85,5 @@ class Pace:
         passed = max(0.0, now - self._then)
         in_peace = max(0.0, now - max(self._then, self._slowed_at))
         self._then = max(now, self._then)
-        self._tokens = min(max(1.0, self._rate * _BURST_SECONDS), self._tokens + passed * self._rate)
-        self._rate = min(self._full, self._rate + in_peace * self._full * _RECOVERY_A_SECOND)
+        self._tokens = min(max(1.0, self._rate * BURST_SECONDS), self._tokens + passed * self._rate)
+        self._rate = min(self._full, self._rate + in_peace * self._full * RECOVERY_A_SECOND)

@@ -13,17 +13,21 @@ from typing import Any
 
 import redis
 from redis.backoff import NoBackoff
-from redis.exceptions import AuthenticationError, LockNotOwnedError, NoPermissionError, RedisError
+from redis.exceptions import AuthenticationError, LockNotOwnedError, NoPermissionError
 from redis.lock import Lock
 from redis.retry import Retry
 
-from shared.errors import Misconfigured, Unavailable
+from shared.errors import MaintenanceError, Misconfigured, Unavailable
 from shared.locks import Busy
 from shared.settings import RedisTarget
 
 _TIMEOUT_SECONDS = 2
 # PTTL's answer for a key without an expiry.
 _NEVER_EXPIRES = -1
+# The longest that LOCK_TTL_SECONDS may be.
+_LONGEST_LOCK_MS = 3_600_000
+# Characters; a result has some hundreds.
+_LONGEST_VALUE = 64 * 1024
 
 
 class RedisStore:
@@ -57,7 +61,9 @@ class RedisStore:
         """The JSON object stored under a key. None where there is none, or where something else is stored."""
         with self.translated():
             try:
-                value = json.loads(self._client.get(key) or "null")
+                # Not all of it: what somebody else stored may be larger than a function's memory.
+                text = self._client.getrange(key, 0, _LONGEST_VALUE)
+                value = json.loads(text) if 0 < len(text) <= _LONGEST_VALUE else None
             except (redis.ResponseError, ValueError, RecursionError):
                 return None  # another type of value, or no JSON: whatever it is, we did not write it
         return value if isinstance(value, dict) else None
@@ -67,21 +73,35 @@ class RedisStore:
         with self.translated():
             self._client.set(key, json.dumps(value), ex=ttl_seconds)
 
+    def run_script(self, script: str, key: str, *arguments: float) -> list[str]:
+        """Run a script on one key, all at once for everybody else; give what it returns, a list of texts."""
+        with self.translated():
+            result: list[str] = self._client.register_script(script)(keys=[key], args=arguments)
+            return result
+
     def lock(self, key: str, ttl_seconds: int) -> Lock:
         """A lock on a key that expires by itself: SET NX PX with a random token, released by compare-and-delete."""
         return Lock(self._client, key, timeout=ttl_seconds, blocking=False, thread_local=False)
 
     @contextmanager
     def translated(self) -> Iterator[None]:
-        """Turn the client's errors into Unavailable, or Misconfigured where Redis refuses the login."""
+        """Turn all errors but our own into Unavailable, or Misconfigured where Redis refuses the login."""
         try:
             yield
         except (AuthenticationError, NoPermissionError) as error:
             raise Misconfigured(
                 "REDIS_URL", f"Redis at {self._target} refused the login or a command. Check user, password and rights."
             ) from error
-        except (RedisError, OSError, UnicodeError) as error:
+        except MaintenanceError:
+            raise
+        except (redis.ConnectionError, redis.TimeoutError, OSError) as error:
             raise Unavailable("redis", f"Redis at {self._target} does not answer.") from error
+        except Exception as error:
+            # A command refused, or whatever the client trips over in an answer that is none of Redis's. The name alone:
+            # the text may quote a value.
+            raise Unavailable(
+                "redis", f"Redis at {self._target} gave no useful answer ({type(error).__name__})."
+            ) from error
 
     def close(self) -> None:
         """Close every pooled connection."""
@@ -127,8 +147,8 @@ def _taken(lock: Lock) -> bool:
     """Try to take a lock.
 
     The client sends a command again when its answer does not come in time. The first may have been carried out all the
-    same, and then the lock that seems to be taken is our own. A value that never expires is nobody's lock, and would
-    stand in the way for ever. Raises Unavailable for one.
+    same, and then the lock that seems to be taken is our own. A value that never expires, or later than any lock, is
+    nobody's, and would stand in the way. Raises Unavailable for one.
     """
     token = uuid.uuid4().hex
     if lock.acquire(token=token):
@@ -136,8 +156,11 @@ def _taken(lock: Lock) -> bool:
     lock.local.token = token.encode()
     if lock.owned():
         return True
-    if lock.redis.pttl(lock.name) == _NEVER_EXPIRES:
-        raise Unavailable("redis", f"Redis has a value under {lock.name} that never expires: it is no lock. Delete it.")
+    left = lock.redis.pttl(lock.name)
+    if left == _NEVER_EXPIRES or left > _LONGEST_LOCK_MS:
+        raise Unavailable(
+            "redis", f"Redis has a value under {lock.name} that outlasts every lock: it is none. Delete it."
+        )
     return False
 
 

@@ -50,7 +50,7 @@ class SlotResults:
         success, message, run_id, counts = (stored.get(name) for name in ("success", "message", "run_id", "counts"))
         if any(stored.get(name) != value for name, value in expected.items()):
             return None
-        if not (isinstance(success, bool) and isinstance(message, str) and isinstance(run_id, int)):
+        if not (isinstance(success, bool) and isinstance(message, str) and type(run_id) is int):
             return None
         if not isinstance(counts, dict) or not all(type(value) is int for value in counts.values()):
             return None

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 
 from shared.clock import format_rfc3339
 from shared.context import Context
@@ -265,6 +266,7 @@ class _Execution:
             failed_count=begun.failed if begun and self._share.part is Part.CLOSING else 0,
             share=self._share,
             left=begun.left if begun else {},
+            shared_pace=partial(self._coordination.pace, self._share) if self._share.part is Part.SHARD else None,
         )
 
     def _new_run(self) -> NewRun:

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 
+from functions.cleanup.draining import drain_shard
 from functions.cleanup.erasing import Plan, rules
 from functions.cleanup.erasure_job import Words, run_erasure, waiting_for
 from shared.context import Context
@@ -20,11 +21,21 @@ from shared.postgres import Transaction
 from shared.settings import Settings
 
 _RULES = rules(Path(__file__).with_name("abandoned.sql"))
+_WORDS = Words("Abandoned cleanup", "draft")
 
 
 def run(ctx: Context) -> JobResult:
     """Erase abandoned drafts. Raises Refused, Misconfigured or Unavailable."""
-    return run_erasure(ctx, _plan(ctx.now, ctx.settings), Words("Abandoned cleanup", "draft"))
+    return run_erasure(ctx, _plan(ctx.now, ctx.settings), _WORDS)
+
+
+def open_slot(ctx: Context) -> JobResult:
+    """The same, but for the objects, which are left to the shards. Raises Refused, Misconfigured or Unavailable."""
+    return run_erasure(ctx, _plan(ctx.now, ctx.settings), _WORDS, drains=False)
+
+
+run_shard = drain_shard
+close_slot = run
 
 
 def waiting(transaction: Transaction, now: datetime, settings: Settings) -> Mapping[str, int]:

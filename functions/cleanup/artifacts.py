@@ -17,6 +17,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timedelta
 
+from functions.cleanup.draining import drain_shard
 from functions.cleanup.guard import allowed, check, would_refuse
 from functions.cleanup.kinds import KINDS
 from functions.cleanup.listing import STATEMENTS, Judged, Taken, judge
@@ -47,14 +48,39 @@ def run(ctx: Context) -> JobResult:
     if sweep.is_for_all and sweep.is_any_file_there():
         # A sweep may take all the time there is, for several attempts.
         outbox.drain()
+    whole = _swept(sweep, outbox)
+    outbox.drain()
+    return _result(ctx, bucket, sweep.gauges(), sweep.what_is_left(whole), _deleted(ctx))
+
+
+def open_slot(ctx: Context) -> JobResult:
+    """Sweep the bucket, and leave what goes to the shards: nothing may go before all is counted. Raises as `run`."""
+    bucket = ctx.connect_bucket()
+    sweep = _Sweep(ctx, bucket, _load(ctx, bucket))
+    left = sweep.what_is_left(_swept(sweep, None))
+    return JobResult("; ".join(["Artifact cleanup swept the bucket", *left]), complete=not left, gauges=sweep.gauges())
+
+
+def run_shard(ctx: Context) -> JobResult:
+    """Delete the shard's objects. Raises Misconfigured or Unavailable."""
+    return drain_shard(ctx, KINDS)
+
+
+def close_slot(ctx: Context) -> JobResult:
+    """Delete what came since, and tell of all of it. Raises Misconfigured or Unavailable."""
+    bucket = ctx.connect_bucket()
+    Outbox(ctx, bucket, bucket.state(), KINDS).drain()
+    return _result(ctx, bucket, {name: ctx.left.get(name, 0) for name in ("listed_count", "held")}, [], _deleted(ctx))
+
+
+def _swept(sweep: "_Sweep", outbox: Outbox | None) -> bool:
+    """Count, then take; False when time ran out. Raises Refused."""
     try:
-        whole = sweep.count() and sweep.take(outbox)
+        return sweep.count() and sweep.take(outbox)
     except Refused:
         # The next run counts anew: by then somebody may have put right what was wrong.
         sweep.forget()
         raise
-    outbox.drain()
-    return _result(ctx, bucket, sweep.progress, whole, f"Artifact cleanup deleted {_objects(ctx)}")
 
 
 def _dry_run(ctx: Context, bucket: Bucket) -> JobResult:
@@ -67,7 +93,7 @@ def _dry_run(ctx: Context, bucket: Bucket) -> JobResult:
     ctx.counts.update({KINDS[kind]: number for kind, number in sweep.first.items()})
     ctx.counts["artifacts_cleaned"] = sweep.first.total()
     done = f"Dry run: artifact cleanup would delete {_objects(ctx)}{refused}"
-    return _result(ctx, bucket, sweep.progress, whole, done)
+    return _result(ctx, bucket, sweep.gauges(), sweep.what_is_left(whole), done)
 
 
 def waiting(transaction: Transaction, now: datetime, settings: Settings) -> Mapping[str, int]:
@@ -133,8 +159,11 @@ class _Sweep:
             self._save()
         return True
 
-    def take(self, outbox: Outbox) -> bool:
-        """Write what goes into the outbox, page by page, and drain it; False when time ran out. Raises Refused."""
+    def take(self, outbox: Outbox | None) -> bool:
+        """Write what goes into the outbox, page by page, and drain it if given; False when time ran out.
+
+        Raises Refused.
+        """
         # Once more, where the sweep was counted by an earlier attempt.
         self._refuse_without_rows()
         waiting = 0
@@ -142,13 +171,22 @@ class _Sweep:
             if self._room() == 0:
                 break
             waiting += self._page(page)
-            if waiting >= _DRAIN_AT:
+            if outbox is not None and waiting >= _DRAIN_AT:
                 outbox.drain()
                 waiting = 0
             if self._ctx.time_left() <= 0:
                 return False
         self.forget()
         return True
+
+    def gauges(self) -> Mapping[str, int]:
+        """What was found, whatever became of it."""
+        return {"listed_count": self.progress.listed, "held": self.progress.held}
+
+    def what_is_left(self, whole: bool) -> list[str]:
+        """Where it stopped, if it is not whole."""
+        step = "was still being looked through" if self.progress.counted else "was still being counted"
+        return [] if whole else [f"the bucket {step} when time ran out"]
 
     def forget(self) -> None:
         """Let the next sweep begin anew."""
@@ -322,14 +360,15 @@ def _objects(ctx: Context) -> str:
     return f"{count} object{'' if count == 1 else 's'}"
 
 
-def _result(ctx: Context, bucket: Bucket, progress: _Progress, whole: bool, done: str) -> JobResult:
+def _deleted(ctx: Context) -> str:
+    return f"Artifact cleanup deleted {_objects(ctx)}"
+
+
+def _result(ctx: Context, bucket: Bucket, found: Mapping[str, int], left: Sequence[str], done: str) -> JobResult:
     with ctx.reading() as transaction:
         opened = what_is_open(transaction, bucket.name)
-    gauges = {"listed_count": progress.listed, "held": progress.held, **open_gauges(opened, ctx.now)}
-    reasons = []
-    if not whole:
-        step = "was still being looked through" if progress.counted else "was still being counted"
-        reasons.append(f"the bucket {step} when time ran out")
+    gauges = {**found, **open_gauges(opened, ctx.now)}
+    reasons = list(left)
     if opened["pending"] and not ctx.dry_run:
         reasons.append(f"{opened['pending']} more wait")
     return JobResult("; ".join([done, *reasons]), complete=not reasons, gauges=gauges)

@@ -27,8 +27,8 @@ class Words:
         return f"{number} {self.one}{'' if number == 1 else 's'}"
 
 
-def run_erasure(ctx: Context, plan: Plan, words: Words) -> JobResult:
-    """Erase what the plan names; in a dry run, count it.
+def run_erasure(ctx: Context, plan: Plan, words: Words, *, drains: bool = True) -> JobResult:
+    """Erase what the plan names; in a dry run, count it. With drains=False the objects are left to the shards.
 
     Raises Refused where that would be too much; Misconfigured for a missing index, bucket or permission; Unavailable.
     """
@@ -52,8 +52,9 @@ def run_erasure(ctx: Context, plan: Plan, words: Words) -> JobResult:
     eraser.run()
     if plan.parents is not None and ctx.limit is None:
         delete_idle_parents(ctx, plan.parents, eraser.parents_room)
-    Outbox(ctx, bucket, state).drain()
-    return _result(ctx, plan, words, eraser)
+    if drains:
+        Outbox(ctx, bucket, state).drain()
+    return _result(ctx, plan, words, eraser, drains=drains)
 
 
 def waiting_for(transaction: Transaction, plan: Plan, bucket: str | None, now: datetime) -> Mapping[str, int]:
@@ -114,7 +115,7 @@ def _would_go(ctx: Context, plan: Plan) -> tuple[list[str], Sharing]:
     return going, sharing
 
 
-def _result(ctx: Context, plan: Plan, words: Words, eraser: Eraser) -> JobResult:
+def _result(ctx: Context, plan: Plan, words: Words, eraser: Eraser, *, drains: bool) -> JobResult:
     with ctx.reading() as transaction:
         found = plan.count(transaction)
         opened = what_is_open(transaction, ctx.settings.cleanup.bucket or "", own_only(ctx))
@@ -131,7 +132,7 @@ def _result(ctx: Context, plan: Plan, words: Words, eraser: Eraser) -> JobResult
     if left and not is_capped:
         why = "stayed locked by other sessions" if eraser.busy and ctx.time_left() > 0 else "wait"
         reasons.append(f"{left} more {why}")
-    if opened["pending"]:
+    if drains and opened["pending"]:
         reasons.append(f"{opened['pending']} objects could not be deleted yet")
     if reasons:
         return JobResult(f"{done}; {', and '.join(reasons)}", complete=False, gauges=gauges)

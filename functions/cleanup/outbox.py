@@ -23,8 +23,8 @@ from functions.cleanup.holds import held_objects
 from shared.bucket_calls import Answer, Bucket, BucketState, Deletion, StoredObject
 from shared.context import Batch, Context
 from shared.errors import Unavailable
-from shared.pace import Pace
 from shared.postgres import Row, Transaction
+from shared.shards import Share
 from shared.sql import load_statements
 
 STATEMENTS = load_statements(Path(__file__).with_name("outbox.sql"))
@@ -52,6 +52,7 @@ _STATES = {
     Answer.BUSY: "pending",
 }
 _DONE = frozenset({"deleted", "absent", "superseded"})
+_ALL = Share()
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +109,7 @@ class Outbox:
         self._kinds = kinds or {}
         # A run that was told how much it may delete leaves to others what others have written into the outbox.
         self._own = own_only(ctx)
-        self._pace = Pace(_RATE, ctx.timer, start=_FIRST_RATE)
+        self._pace = ctx.pace("bucket", _RATE, start=_FIRST_RATE)
         self._settling: list[tuple[Item, Deletion]] = []
         self._seen: list[Item] = []
         self._later: list[tuple[float, int, Item]] = []
@@ -172,6 +173,7 @@ class Outbox:
                 never=moment + _NEVER_AFTER,
                 size=_CLAIM,
                 own=self._own,
+                **self._ctx.share.keys,
             )
             # What an erasure left behind has no row any more that a hold could keep.
             swept = {row["object_name"]: _hangs_on(row) for row in rows if row["erasure_id"] is None}
@@ -355,13 +357,13 @@ def own_only(ctx: Context) -> int | None:
     return ctx.fence.run_id if is_capped and ctx.fence is not None else None
 
 
-def what_is_open(transaction: Transaction, bucket: str, own: int | None = None) -> Row:
+def what_is_open(transaction: Transaction, bucket: str, own: int | None = None, share: Share = _ALL) -> Row:
     """How many objects wait to leave a bucket (`open`): those that something keeps (`kept`), and those `pending`.
 
     `waiting_since` is when the oldest one that nothing keeps was requested, None without any. With `own`, a run's id,
-    only those of that run are `pending`.
+    only those of that run are `pending`. With a shard's `share`, only its objects count.
     """
-    (row,) = transaction.rows(STATEMENTS["what_is_open"], bucket=bucket, own=own)
+    (row,) = transaction.rows(STATEMENTS["what_is_open"], bucket=bucket, own=own, **share.keys)
     return row
 
 

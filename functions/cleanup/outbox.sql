@@ -4,7 +4,7 @@
 -- name: claim
 -- Claim open rows whose time has come. `needed` says whether a row of the service's names the object (again). A ZIP's own
 -- row may, as long as it says that the ZIP was unpacked. No row is made to wait until after `never`: a clock was wrong when
--- that was written.
+-- that was written. Of a shard's range of hashes only, if one is given.
 WITH chosen AS MATERIALIZED (
     SELECT id
     FROM maintenance.object_deletions
@@ -12,6 +12,8 @@ WITH chosen AS MATERIALIZED (
       AND (next_attempt_at <= :moment OR next_attempt_at > :never)
       AND (CAST(:own AS bigint) IS NULL OR run_id = :own)
       AND (claimed_until IS NULL OR claimed_until <= :moment OR claimed_until > :never)
+      AND (CAST(:lowest_hash AS integer) IS NULL
+           OR hashint8(id) BETWEEN CAST(:lowest_hash AS integer) AND CAST(:highest_hash AS integer))
     ORDER BY next_attempt_at
     LIMIT :size
     FOR UPDATE SKIP LOCKED
@@ -100,10 +102,12 @@ WHERE id = ANY (CAST(:ids AS bigint[])) AND done_at IS NULL;
 
 -- name: what_is_open
 -- How many objects wait to leave the bucket, how many of them nothing speaks against, how many something keeps, and since
--- when the oldest of all others waits.
+-- when the oldest of all others waits. Of a shard's range of hashes only, if one is given.
 SELECT
     count(*) AS open,
     count(*) FILTER (WHERE state = 'pending' AND (CAST(:own AS bigint) IS NULL OR run_id = :own)) AS pending,
     count(*) FILTER (WHERE state = 'held') AS kept, min(requested_at) FILTER (WHERE state <> 'held') AS waiting_since
 FROM maintenance.object_deletions
-WHERE done_at IS NULL AND bucket = :bucket;
+WHERE done_at IS NULL AND bucket = :bucket
+  AND (CAST(:lowest_hash AS integer) IS NULL
+       OR hashint8(id) BETWEEN CAST(:lowest_hash AS integer) AND CAST(:highest_hash AS integer));

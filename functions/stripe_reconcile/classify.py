@@ -115,6 +115,7 @@ def _customers_to_ask(state: RunState, passed_by: Sequence[str]) -> dict[str, Se
             grace=_interval(state),
             now=state.ctx.now,
             passed_by=list(passed_by),
+            **state.ctx.share.keys,
             size=_CUSTOMERS_A_LOOK,
         )
     return {row["customer"]: row["users"] for row in rows}

@@ -191,7 +191,7 @@ LEFT JOIN marked ON marked.id = decided.id;
 
 -- name: customers_to_ask
 -- The next customers whose subscriptions must be read: those whose invoice is closed soonest first, then those whose
--- invoice is closed, then the free ones.
+-- invoice is closed, then the free ones; of a shard's range of hashes only, if one is given.
 WITH batch AS (
     -- insert: undecided
 )
@@ -200,6 +200,8 @@ FROM batch
 WHERE pages > 0 AND length(customer) <= 255
   AND (is_free OR current_period_start IS NULL OR occurred_at < current_period_start)
   AND customer <> ALL (CAST(:passed_by AS text[]))
+  AND (CAST(:lowest_hash AS integer) IS NULL
+       OR hashtext(customer) BETWEEN CAST(:lowest_hash AS integer) AND CAST(:highest_hash AS integer))
 GROUP BY customer
 ORDER BY
     min(CASE WHEN is_free THEN 2 WHEN current_period_start + CAST(:grace AS interval) <= :now THEN 1 ELSE 0 END),

@@ -17,7 +17,7 @@ from functions.stripe_reconcile.reading import refused
 from functions.stripe_reconcile.verdicts import Verdict, judge
 from shared.clock import Timer
 from shared.errors import MaintenanceError, Misconfigured, Unavailable
-from shared.pace import Pace
+from shared.pace import Pacing
 from shared.stripe_calls import Answer, MeterEvent, Stripe
 
 _ATTEMPTS = 3
@@ -62,7 +62,7 @@ class Courier:
     `stopped_by` is the error that stopped it, None while it goes on.
     """
 
-    def __init__(self, stripe: Stripe, pace: Pace, timer: Timer, may_go_on: Callable[[], bool], threads: int) -> None:
+    def __init__(self, stripe: Stripe, pace: Pacing, timer: Timer, may_go_on: Callable[[], bool], threads: int) -> None:
         self._stripe = stripe
         self._pace = pace
         self._timer = timer

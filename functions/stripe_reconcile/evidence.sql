@@ -14,10 +14,13 @@ AND (
 )
 
 -- name: customers_in_question
--- The customers with something in question, the soonest invoice first, then those whose invoice is closed already.
+-- The customers with something in question, the soonest invoice first, then those whose invoice is closed already; of a
+-- shard's range of hashes only, if one is given.
 SELECT send.stripe_customer_id AS customer
 FROM maintenance.meter_sends AS send
 WHERE state IN ('pending', 'in_doubt') AND stripe_customer_id <> ALL (CAST(:passed_by AS text[]))
+  AND (CAST(:lowest_hash AS integer) IS NULL
+       OR hashtext(stripe_customer_id) BETWEEN CAST(:lowest_hash AS integer) AND CAST(:highest_hash AS integer))
   AND
   -- insert: open_question
 GROUP BY send.stripe_customer_id

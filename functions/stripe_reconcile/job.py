@@ -20,11 +20,10 @@ from functions.stripe_reconcile.reading import OutOfTime, Reader, ReadRefused
 from functions.stripe_reconcile.refusals import note_refusals
 from functions.stripe_reconcile.run_state import RunState, statements
 from functions.stripe_reconcile.sending import send_ready
-from functions.stripe_reconcile.settling import adopt_orphans
+from functions.stripe_reconcile.settling import adopt_orphans, take_stock
 from shared.context import Context
 from shared.errors import LockLost, MaintenanceError, Misconfigured, Unavailable
 from shared.job import JobResult
-from shared.pace import Pace
 from shared.postgres import Transaction
 from shared.settings import Settings
 from shared.stripe_settings import StripeSettings
@@ -48,8 +47,43 @@ def run(ctx: Context) -> JobResult:
     if ctx.dry_run:
         return _dry_run(state)
     adopt_orphans(state)
+    take_stock(state)
     decide_from_tables(state)
-    pace = Pace(state.settings.rate, ctx.timer)
+    _report(state)
+    if state.may_go_on():
+        _audit(state)
+    return _result(state)
+
+
+def open_slot(ctx: Context) -> JobResult:
+    """Decide what our own tables tell enough about. Raises as `run` does."""
+    state = _prepared(ctx)
+    take_stock(state)
+    decide_from_tables(state)
+    is_over = ctx.time_left() <= 0
+    why = "stopped: time ran out while events were being decided" if is_over else "decided what the tables tell"
+    return JobResult(f"Stripe reconcile {why}", complete=not is_over)
+
+
+def run_shard(ctx: Context) -> JobResult:
+    """Report what was not reported for the shard's customers. Raises as `run` does."""
+    state = _prepared(ctx)
+    adopt_orphans(state)
+    _report(state)
+    taken, sent, is_over = ctx.total("success_count"), ctx.total("retry_count"), ctx.time_left() <= 0
+    told = (
+        f"Stripe reconcile, {ctx.share}, {'stopped' if is_over else 'completed'}: Stripe has {taken} more; {sent} sent"
+    )
+    return JobResult(f"{told}; time ran out" if is_over else told, complete=not is_over)
+
+
+# Once all shards have completed, a run finds what is ready by now, and holds all of it against Stripe's sums.
+close_slot = run
+
+
+def _report(state: RunState) -> None:
+    """Ask, look and send, until nothing is left or time is up."""
+    pace = state.ctx.pace("events", state.settings.rate)
     more = True
     trouble: MaintenanceError | None = None
     try:
@@ -74,9 +108,6 @@ def run(ctx: Context) -> JobResult:
         more = (asked or looked) and state.may_go_on() and trouble is None
     if trouble is not None:
         raise trouble
-    if state.may_go_on():
-        _audit(state)
-    return _result(state)
 
 
 def waiting(transaction: Transaction, now: datetime, settings: Settings) -> Mapping[str, int]:

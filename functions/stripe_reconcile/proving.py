@@ -31,6 +31,7 @@ def prove_next(state: RunState) -> bool:
             _STATEMENTS["customers_in_question"],
             **some(times, "run_id", "event_name", "blind_after", "settled_before", "known_after", "now"),
             passed_by=sorted(state.passed_by),
+            **state.ctx.share.keys,
             size=state.room(_CUSTOMERS_A_ROUND),
         )
         customers = [str(row["customer"]) for row in rows]

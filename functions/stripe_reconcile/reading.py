@@ -7,7 +7,6 @@ from typing import TypeVar
 
 from shared.context import Context
 from shared.errors import MaintenanceError, Misconfigured, Unavailable
-from shared.pace import Pace
 from shared.stripe_calls import Answer, CallFailed, Stripe
 
 _ATTEMPTS = 5
@@ -40,7 +39,7 @@ class Reader:
 
     def __init__(self, ctx: Context, stripe: Stripe) -> None:
         self._ctx = ctx
-        self._pace = Pace(ctx.settings.stripe.read_rate, ctx.timer)
+        self._pace = ctx.pace("reads", ctx.settings.stripe.read_rate)
         self.stripe = stripe
 
     def once(self, action: Callable[[Stripe], Read]) -> Read:

@@ -15,7 +15,7 @@ from functions.stripe_reconcile.courier import LAST_CALL_SECONDS, Courier, Send
 from functions.stripe_reconcile.run_state import RunState, some, statements
 from functions.stripe_reconcile.settling import Settler
 from shared.errors import LockLost, Unavailable
-from shared.pace import Pace
+from shared.pace import Pacing
 from shared.postgres import Row
 from shared.stripe_calls import MeterEvent
 
@@ -34,7 +34,7 @@ _SECONDS_AHEAD = 2
 _SETTLE_SECONDS = 0.2
 
 
-def send_ready(state: RunState, pace: Pace) -> None:
+def send_ready(state: RunState, pace: Pacing) -> None:
     """Send all that is ready, for as long as there is time.
 
     Raises Unavailable when Stripe fails call after call, and Misconfigured when it refuses everybody's events.
@@ -121,6 +121,7 @@ class _Lanes:
                 _STATEMENTS["customers_ready"],
                 **some(state.times(), "now", "run_id", "event_name", "blind_after", "known_after"),
                 under_way=self._open,
+                **state.ctx.share.keys,
                 size=_CUSTOMERS_A_LOOK,
             )
         # The last one is taken first.

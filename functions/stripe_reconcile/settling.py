@@ -21,14 +21,19 @@ _ENDS = {Verdict.REJECTED: "rejected", Verdict.TOO_OLD: "expired", Verdict.IN_DO
 
 
 def adopt_orphans(state: RunState) -> None:
-    """Take over what runs before this one left, and what the service's rows have come to meanwhile.
+    """Take over what runs before this one left: attempts of which nobody knows the end are in doubt."""
+    with state.ctx.batch() as batch:
+        batch.execute(_STATEMENTS["adopt_orphans"], **state.ctx.share.keys)
 
-    Attempts of which nobody knows the end are in doubt. Events that Stripe has are marked, and those that it refused
-    are not any more, where the service held the row then. What was blocked and is gone or reported is forgotten.
+
+def take_stock(state: RunState) -> None:
+    """Take over what the service's rows have come to since the last run.
+
+    Events that Stripe has are marked, and those that it refused are not any more, where the service held the row then.
+    What was blocked and is gone or reported is forgotten.
     """
     at = state.ctx.moment()
     with state.ctx.batch() as batch:
-        batch.execute(_STATEMENTS["adopt_orphans"])
         batch.execute(_STATEMENTS["forget_blocked"])
         batch.execute(UNMARK_REJECTED)
         batch.count(drift_count=batch.execute(_STATEMENTS["note_foreign_records"], keys=None, at=at))

@@ -1,8 +1,12 @@
 -- What came of events is noted: in our table, and in the service's row of the event.
 
 -- name: adopt_orphans
--- Attempts of a run that died on the way: nobody knows what came of them.
-UPDATE maintenance.meter_sends SET state = 'in_doubt' WHERE state = 'sending';
+-- Attempts of a run that died on the way: nobody knows what came of them. Of a shard's customers alone, where a shard
+-- asks: the others may be under way.
+UPDATE maintenance.meter_sends SET state = 'in_doubt'
+WHERE state = 'sending'
+  AND (CAST(:lowest_hash AS integer) IS NULL
+       OR hashtext(stripe_customer_id) BETWEEN CAST(:lowest_hash AS integer) AND CAST(:highest_hash AS integer));
 
 -- name: note_accepted
 -- Stripe has these. Late: sent by us after the invoice of their period was closed.
