@@ -11,11 +11,12 @@ WORKERS ?= 2
 # The real terraform on schemas of real providers, without the cloud. Where it is missing, plain terraform has to do.
 TFCHECK := ../shared/terraform-check/tfcheck.py
 PROVIDERS := 7.46.1 8.7.0
+PYTEST = $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal --ignore=tests/infra
 SCHEDULES ?= 100
 SEED ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check audit format terraform terraform-there dev console screenshots chaos docs bench ops lock clean
+.PHONY: help install demo test test-slow test-all check audit format terraform terraform-there dev console screenshots chaos docs bench ops lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -40,8 +41,14 @@ install: $(INSTALLED) ## Make .venv and install what the project needs, hashes c
 demo: $(INSTALLED) ## See the jobs work: real servers, seeded data, fired over HTTP as Cloud Scheduler does
 	@$(BIN)/python -m devstack.demo
 
-test: $(INSTALLED) $(TASKS) $(AUDIT) ## Run all tests but those of the Terraform, on real servers
-	@$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal --ignore=tests/infra
+test: $(INSTALLED) $(TASKS) $(AUDIT) ## Try every behaviour on real servers, in minutes; the Terraform has its own tests
+	@$(PYTEST) -m "not slow"
+
+test-slow: $(INSTALLED) $(TASKS) $(AUDIT) ## Run what `make test` leaves out: long histories, many seeds, big databases
+	@$(PYTEST) -m slow
+
+test-all: $(INSTALLED) $(TASKS) $(AUDIT) ## Run both
+	@$(PYTEST)
 
 check: $(INSTALLED) ## Format, lint, types, import contracts
 	@$(BIN)/ruff format --check .

@@ -129,10 +129,10 @@ def test_the_demo_shows_each_job_and_its_guards(start: Start, tmp_path: Path) ->
     "moments",
     [
         ("Starting PostgreSQL",),
-        ("ops migrate …",),
+        pytest.param(("ops migrate …",), marks=pytest.mark.slow),
         ("Starting functions-framework",),
-        ("Starting functions-framework --target=stripe",),
-        ("with troubles on command", "The job runs"),
+        pytest.param(("Starting functions-framework --target=stripe",), marks=pytest.mark.slow),
+        pytest.param(("with troubles on command", "The job runs"), marks=pytest.mark.slow),
     ],
     ids=lambda moments: moments[-1],
 )
@@ -150,7 +150,12 @@ def test_interrupted_at_any_moment_the_demo_leaves_nothing(
 
 
 @pytest.mark.parametrize(
-    "moment", ["Seeding runs, files", "Starting functions-framework --target=abandoned", "Deletes unpacked ZIPs"]
+    "moment",
+    [
+        "Seeding runs, files",
+        pytest.param("Starting functions-framework --target=abandoned", marks=pytest.mark.slow),
+        pytest.param("Deletes unpacked ZIPs", marks=pytest.mark.slow),
+    ],
 )
 def test_interrupted_at_any_moment_the_cleanups_leave_nothing(start: Start, tmp_path: Path, moment: str) -> None:
     demo = start("devstack.demo", "cleanups")
@@ -179,7 +184,7 @@ def test_a_part_of_the_demo_that_does_not_exist_is_told_in_a_sentence(start: Sta
     assert "The demo's parts are periods, usage, cleanups." in demo.said
 
 
-@pytest.mark.parametrize("moment", ["1. Health", "with troubles on command"])
+@pytest.mark.parametrize("moment", ["1. Health", pytest.param("with troubles on command", marks=pytest.mark.slow)])
 def test_killed_the_demo_leaves_no_process(start: Start, moment: str) -> None:
     demo = start("devstack.demo")
     assert demo.read_until(moment), demo.said
@@ -190,10 +195,15 @@ def test_killed_the_demo_leaves_no_process(start: Start, moment: str) -> None:
     assert guardian.wait_for(lambda: demo.left() == [], PATIENCE_S), demo.left()
 
 
-def test_the_demo_uses_given_servers_and_leaves_the_named_database_alone(start: Start, servers: Stack) -> None:
+@pytest.mark.parametrize(
+    "parts", [("periods",), pytest.param((), marks=pytest.mark.slow)], ids=lambda parts: " ".join(parts) or "all"
+)
+def test_the_demo_uses_given_servers_and_leaves_the_named_database_alone(
+    start: Start, servers: Stack, parts: tuple[str, ...]
+) -> None:
     url = create_database(servers.database_url, f"named_{secrets.token_hex(4)}")
     before, relations_before = databases(url), relations(url)
-    demo = start("devstack.demo", DATABASE_URL=url, REDIS_URL=servers.redis_url)
+    demo = start("devstack.demo", *parts, DATABASE_URL=url, REDIS_URL=servers.redis_url)
     assert demo.read_until("2. Before"), demo.said
     assert [name for name in databases(url) - before if not name.startswith("maintenance_demo_")] == []
     assert databases(url) > before
@@ -234,7 +244,7 @@ def test_a_database_that_cannot_be_used_is_told_in_a_sentence(start: Start, url:
 # --- make dev
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [pytest.param(signal.SIGTERM, marks=pytest.mark.slow), signal.SIGINT])
 def test_dev_prints_settings_that_work_until_it_is_ended(start: Start, tmp_path: Path, number: signal.Signals) -> None:
     dev = start("devstack")
     assert dev.read_until("Ctrl-C stops"), dev.said

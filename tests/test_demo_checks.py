@@ -23,6 +23,10 @@ from devstack.stripe_server import Recorded
 Sabotage = Callable[[pytest.MonkeyPatch], None]
 
 
+def slow(sabotage: Sabotage, told: str) -> object:
+    return pytest.param(sabotage, told, marks=pytest.mark.slow)
+
+
 @pytest.fixture(scope="module")
 def servers() -> Iterator[Stack]:
     with Stack({}, postgres_settings={"fsync": "off"}) as stack:
@@ -79,10 +83,10 @@ def stripe_counts_in_the_wrong_period(patch: pytest.MonkeyPatch) -> None:
     ("sabotage", "told"),
     [
         (another_count_is_expected, "Its counters_created is 7700; expected was 7699."),
-        (a_firing_is_run_again, "The second delivery was answered with 200 completed"),
+        slow(a_firing_is_run_again, "The second delivery was answered with 200 completed"),
         (a_dry_run_writes, "The data was changed by the dry run."),
-        (a_dry_run_sends, "The dry run sent 1 requests that are no reads."),
-        (stripe_forgets_identifiers, "pages of cus_"),
+        slow(a_dry_run_sends, "The dry run sent 1 requests that are no reads."),
+        slow(stripe_forgets_identifiers, "pages of cus_"),
         (stripe_counts_in_the_wrong_period, "370 pages are in a period too late."),
     ],
 )
@@ -156,25 +160,25 @@ def a_change_is_not_expected(patch: pytest.MonkeyPatch) -> None:
             with_setting("USAGE_COUNTER_RETENTION_MONTHS", "12"),
             "'13 months ago or later' is gone, and should have stayed.",
         ),
-        (with_setting("USAGE_COUNTER_RETENTION_MONTHS", "14"), "months ago' is still there, and should have gone"),
-        (with_setting("ABANDONED_AFTER_DAYS", "46"), "of 'idle for 45 days' is still there"),
+        slow(with_setting("USAGE_COUNTER_RETENTION_MONTHS", "14"), "months ago' is still there, and should have gone"),
+        slow(with_setting("ABANDONED_AFTER_DAYS", "46"), "of 'idle for 45 days' is still there"),
         (with_setting("OPT_OUT_GRACE_DAYS", "1"), "'completed yesterday' is gone, and should have stayed."),
-        (with_setting("ARTIFACT_RETENTION_DAYS", "2"), "'conversion, 3 days' is gone, and should have stayed."),
-        (with_setting("ORPHAN_AGE_DAYS", "9"), "'of a deleted job, 10 days' is gone, and should have stayed."),
-        (with_setting("ORPHAN_MAX_FLOOR", "99", believed=False), "That firing was answered with 200 completed"),
-        (with_setting("OPT_OUT_GRACE_DAYS", "11", believed=False), "Its jobs_cleaned is 0; expected was 16."),
+        slow(with_setting("ARTIFACT_RETENTION_DAYS", "2"), "'conversion, 3 days' is gone, and should have stayed."),
+        slow(with_setting("ORPHAN_AGE_DAYS", "9"), "'of a deleted job, 10 days' is gone, and should have stayed."),
+        slow(with_setting("ORPHAN_MAX_FLOOR", "99", believed=False), "That firing was answered with 200 completed"),
+        slow(with_setting("OPT_OUT_GRACE_DAYS", "11", believed=False), "Its jobs_cleaned is 0; expected was 16."),
         (with_bucket(lambda front: front.hold(None)), "is still there, and should have gone"),
-        (with_bucket(lambda front: front.bucket_fields.clear()), "says that copies remain until None, not"),
-        (a_change_is_not_expected, "of 'shared with an appended run' was changed, or not as it should have been"),
+        slow(with_bucket(lambda front: front.bucket_fields.clear()), "says that copies remain until None, not"),
+        slow(a_change_is_not_expected, "of 'shared with an appended run' was changed, or not as it should have been"),
         (
             during_a_dry_run("UPDATE job_runs SET description = 'x'"),
             "was changed by the dry run: A row of job",
         ),
-        (
+        slow(
             during_a_dry_run("UPDATE maintenance.object_deletions SET error = (SELECT string_agg(id, ' ') FROM users)"),
             "the records say who or what it was",
         ),
-        (a_firing_is_run_again, "The second delivery was answered with 200 completed"),
+        slow(a_firing_is_run_again, "The second delivery was answered with 200 completed"),
     ],
 )
 def test_what_a_cleanup_did_wrong_is_told(

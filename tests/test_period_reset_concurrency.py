@@ -151,8 +151,9 @@ def test_usage_that_is_being_added_to_the_new_month_is_kept(database: TestDataba
 
 
 def test_accounts_that_stay_locked_leave_the_run_incomplete_and_the_rest_done(
-    database: TestDatabase, environment: Environment
+    database: TestDatabase, make_environment: MakeEnvironment
 ) -> None:
+    environment = make_environment(virtual=True)
     for number in range(5):
         database.account(f"user {number}", "free", APRIL, APRIL_END)
     with open_transaction(database, "SELECT 1 FROM billing_accounts WHERE user_id = 'user 3' FOR UPDATE"):
@@ -184,7 +185,7 @@ def test_a_user_who_is_being_deleted_holds_nobody_up(database: TestDatabase, env
     assert environment.lines()[-1]["updated_count"] == 39
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (1, 2))])
 def test_a_storm_of_usage_upgrades_and_downgrades(
     database: TestDatabase, make_environment: MakeEnvironment, seed: int
 ) -> None:

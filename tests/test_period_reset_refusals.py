@@ -68,7 +68,7 @@ def test_a_locked_account_is_not_blamed_for_its_neighbour(
 ) -> None:
     accounts(database, "a", "b", "c")
     refuse(database, "who = 'b'")
-    environment = make_environment()
+    environment = make_environment(virtual=True)
     with database.engine.connect() as other:
         other.exec_driver_sql("SELECT 1 FROM billing_accounts WHERE user_id = 'a' FOR UPDATE")
         outcome = environment.run(slot=NOON)
@@ -81,9 +81,10 @@ def test_a_locked_account_is_not_blamed_for_its_neighbour(
 
 
 def test_a_refused_account_that_is_gone_does_not_stand_for_one_that_is_locked(
-    database: TestDatabase, environment: Environment
+    database: TestDatabase, make_environment: MakeEnvironment
 ) -> None:
     """One is refused and then deleted, another is locked all the time: the run must not take one for the other."""
+    environment = make_environment(virtual=True)
     accounts(database, "b", "z")
     refuse(database, "who = 'b'", "PERFORM pg_notify('refused', who); RAISE EXCEPTION 'not this one'")
     with database.engine.connect() as other:
@@ -147,7 +148,7 @@ def test_a_trigger_that_swallows_the_update_does_not_keep_the_run_going(
     database.script("CREATE FUNCTION swallow() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN NULL; END $$")
     database.script("CREATE TRIGGER swallow BEFORE UPDATE ON billing_accounts FOR EACH ROW EXECUTE FUNCTION swallow()")
     before = clock.now()
-    outcome = make_environment().run(limit=limit)
+    outcome = make_environment(virtual=True).run(limit=limit)
     assert clock.now() == before  # it ended by itself: on this clock no deadline ever comes
     assert (outcome.counts["updated_count"], outcome.counts["due_count"]) == (0, 3)
 

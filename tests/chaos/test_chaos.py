@@ -1,6 +1,6 @@
 """Whatever breaks, in whatever order: no page billed twice or lost, nothing gone that should stay, nothing left behind.
 
-The form for every day. `make chaos` plays as many more as are asked for.
+`make chaos` plays as many more as are asked for.
 """
 
 import dataclasses
@@ -14,11 +14,12 @@ from tests.chaos.place import Place, Scene
 from tests.chaos.running import play
 from tests.chaos.schedule import BLOWS, DEEDS, draw
 
-# Chosen so that each kind of trouble comes in at least one of them.
-SEEDS = (1, 2, 11, 13, 21, 24, 27, 28, 29, 30, 34, 40)
+# The form for every day, chosen so that each kind of trouble comes in at least one of them.
+SEEDS = (2, 13, 21, 24, 40)
+MORE = (1, 11, 27, 28, 29, 30, 34)
 
 
-@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("seed", [*SEEDS, *(pytest.param(seed, marks=pytest.mark.slow) for seed in MORE)])
 def test_a_schedule_leaves_everything_right(place: Place, seed: int) -> None:
     result = play(place, seed)
     assert result.findings == []

@@ -136,10 +136,21 @@ def check(world: CleanupWorld, scene: Scene, intruder: Intruder, outcome: Outcom
     assert mine in ([], scene.files), f"{where}: a part is gone"
 
 
-@pytest.mark.parametrize("stays_open", [False, True], ids=["commits", "stays open"])
-@pytest.mark.parametrize(
-    ("job", "make", "action"), CASES, ids=[f"{make.__name__}-{action.__name__}" for _, make, action in CASES]
-)
+WAYS = {"commits": False, "stays open": True}
+NAMES = {f"{make.__name__}-{action.__name__}": (job, make, action) for job, make, action in CASES}
+# Each case comes in one of the ways at a few points. All points in both ways take minutes.
+FEW = [
+    pytest.param(*case, list(WAYS.values())[number % 2], 5, id=f"{name}-few points")
+    for number, (name, case) in enumerate(NAMES.items())
+]
+ALL = [
+    pytest.param(*case, stays_open, 1, id=f"{name}-{way}", marks=pytest.mark.slow)
+    for name, case in NAMES.items()
+    for way, stays_open in WAYS.items()
+]
+
+
+@pytest.mark.parametrize(("job", "make", "action", "stays_open", "step"), [*FEW, *ALL])
 def test_the_service_comes_at_every_point_of_a_run(
     world: CleanupWorld,
     points: Points,
@@ -147,12 +158,13 @@ def test_the_service_comes_at_every_point_of_a_run(
     make: Callable[[CleanupWorld], Scene],
     action: Action,
     stays_open: bool,
+    step: int,
 ) -> None:
     environment = world.environment()
-    point, came = 0, True
+    point, came = 1 - step, True
     committed = failed = 0
     while came:
-        point += 1
+        point += step
         world.database.execute("DELETE FROM users")
         scene = make(world)
         intruder = Intruder(world.database, action, scene, stays_open=stays_open)

@@ -47,6 +47,7 @@ TABLES = (
 OURS = "application_name = 'bytereview-maintenance' AND datname = current_database()"
 # What happens is drawn from a seed: hypothesis likes short and simple histories, and these should not be.
 SEED = st.integers(0, 99_999)
+MORE = int(os.environ.get("CLEANUP_HISTORIES_EXAMPLES", "0"))
 MANY = st.integers(3, 18)
 DAYS = st.sampled_from([0.01, 1, 6, 8, 8, 9, 15, 31, 31, 31, 100, 450])
 
@@ -494,14 +495,14 @@ def place(
 
 
 @pytest.mark.timeout(int(os.environ.get("CLEANUP_HISTORIES_TIMEOUT", "300")))
-def test_what_should_go_goes_and_nothing_else(place: Place) -> None:
-    """The form for every day; CLEANUP_HISTORIES_EXAMPLES asks for more of them, each time others."""
+@pytest.mark.parametrize("examples", [MORE] if MORE else [3, pytest.param(12, marks=pytest.mark.slow)])
+def test_what_should_go_goes_and_nothing_else(place: Place, examples: int) -> None:
+    """The forms for every day and for CI; CLEANUP_HISTORIES_EXAMPLES asks for more of them, each time others."""
     Machine.place = place
-    more = int(os.environ.get("CLEANUP_HISTORIES_EXAMPLES", "0"))
     profile = (
-        hypothesis_settings(max_examples=more, stateful_step_count=15, derandomize=False)
-        if more
-        else hypothesis_settings(max_examples=12, stateful_step_count=10)
+        hypothesis_settings(max_examples=examples, stateful_step_count=15, derandomize=False)
+        if MORE
+        else hypothesis_settings(max_examples=examples, stateful_step_count=10)
     )
     run_state_machine_as_test(Machine, settings=profile)
     print(dict(sorted(place.told.items())))  # noqa: T201  what the histories were made of is worth seeing

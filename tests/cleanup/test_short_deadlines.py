@@ -61,6 +61,7 @@ def name_by_rows(world: CleanupWorld, names: list[str]) -> None:
     )
 
 
+@pytest.mark.slow
 def test_a_sweep_of_10_000_objects_goes_on_where_it_stopped(
     world: CleanupWorld, long_bucket: LongBucket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -90,6 +91,7 @@ def test_a_sweep_of_10_000_objects_goes_on_where_it_stopped(
     assert states(world) == {"deleted": len(going)}
 
 
+@pytest.mark.slow
 def test_an_outbox_of_10_000_objects_is_drained_bit_by_bit(world: CleanupWorld, long_bucket: LongBucket) -> None:
     """Of four erasures. Three of four objects are needed by now: rows name them again."""
     names = list(long_bucket.objects)

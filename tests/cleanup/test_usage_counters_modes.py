@@ -143,7 +143,7 @@ def test_in_report_mode_nothing_goes(database: TestDatabase, make_environment: M
     assert (outcome.dry_run, outcome.counts["deleted_count"], old_left(database)) == (True, 9, 9)
 
 
-@pytest.mark.parametrize("step", [4, 8, 14])
+@pytest.mark.parametrize("step", [*(pytest.param(step, marks=pytest.mark.slow) for step in (4, 8)), 14])
 @BOTH_WAYS
 def test_a_run_that_runs_out_of_time_stops_and_the_next_attempt_goes_on(
     database: TestDatabase, make_environment: MakeEnvironment, step: int, changes: dict[str, str]

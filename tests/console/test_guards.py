@@ -254,7 +254,10 @@ def test_a_lock_that_is_lost_where_no_page_foresees_it_is_no_bug(
     assert "report this one" not in answer.text
 
 
-@pytest.mark.parametrize("stays", [True, False], ids=["who asked waits", "who asked is gone"])
+@pytest.mark.parametrize(
+    "stays",
+    [pytest.param(True, id="who asked waits"), pytest.param(False, id="who asked is gone", marks=pytest.mark.slow)],
+)
 def test_the_end_waits_for_what_was_asked(
     database: TestDatabase, environ: dict[str, str], clock: ManualClock, monkeypatch: pytest.MonkeyPatch, stays: bool
 ) -> None:

@@ -14,6 +14,7 @@ from tests.support.commands import run_command
 from tests.support.programs import PATIENCE_S, Start
 
 MODULE = "devstack.console_demo"
+LATER = [pytest.param(moment, marks=pytest.mark.slow) for moment in ("a month of history …", "ops console")]
 
 
 def test_the_page_is_served_until_ctrl_c_and_nothing_is_left(start: Start, tmp_path: Path) -> None:
@@ -35,7 +36,7 @@ def test_the_page_is_served_until_ctrl_c_and_nothing_is_left(start: Start, tmp_p
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("moment", ["Starting PostgreSQL", "a month of history …", "ops console"])
+@pytest.mark.parametrize("moment", ["Starting PostgreSQL", *LATER])
 def test_interrupted_on_its_way_it_leaves_nothing(start: Start, moment: str) -> None:
     demo = start(MODULE, "--port", str(guardian.free_port()))
     assert demo.read_until(moment), demo.said

@@ -228,15 +228,17 @@ def settings_of(environ: dict[str, str]) -> object:
 # ---- an outage
 
 
-def test_three_hours_of_outage_with_a_hundred_thousand_events_waiting(world: StripeWorld) -> None:
+@pytest.mark.parametrize("waiting", [5_000, pytest.param(100_000, marks=pytest.mark.slow)])
+def test_three_hours_of_outage_with_many_events_waiting(world: StripeWorld, waiting: int) -> None:
     """Each run ends cleanly inside its deadline; then it is caught up with, each event once."""
     for number in range(100):
         world.user(f"user{number}")
     world.database.execute(
         "INSERT INTO usage_events (user_id, pages, occurred_at, source) "
         "SELECT 'user' || mod(n, 100), 1, CAST(:at AS timestamptz) - n * interval '0.1 seconds', 'x' "
-        "FROM generate_series(1, 100000) n",
+        "FROM generate_series(1, CAST(:waiting AS integer)) n",
         at=NOON - HOUR,
+        waiting=waiting,
     )
     world.stripe.faults.down = True
     environment = world.environment()
