@@ -35,7 +35,7 @@ local paused, slowed = tonumber(kept[4] or ''), tonumber(kept[5] or '')
 if not (at and tokens and rate and paused and slowed and at <= now and tokens >= 0 and rate > 0) then
     at, tokens, rate, paused, slowed = now, 1, first, now, now
 end
-paused, slowed = math.min(paused, now + longest), math.min(slowed, now + longest)
+paused, slowed, rate = math.min(paused, now + longest), math.min(slowed, now + longest), math.min(rate, full)
 tokens = math.min(math.max(1, rate * burst), tokens + (now - at) * rate)
 rate = math.min(full, rate + math.max(0, now - math.max(at, slowed)) * full * recovery)
 if pause >= 0 then

@@ -3,7 +3,6 @@
 import io
 import json
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -29,7 +28,7 @@ from shared.services import Services
 from tests.support.clock import NOON
 from tests.support.database import TestDatabase
 from tests.support.serving import RawAnswer, request
-from tests.support.tasks import QUEUE, tasks_emulator
+from tests.support.tasks import QUEUE, Taking, tasks_emulator
 from tests.support.wait import until
 from tests.test_http_contract import problems
 
@@ -313,7 +312,7 @@ class CloudRun(Credentials):
 
 
 @pytest.fixture
-def taking(monkeypatch: pytest.MonkeyPatch) -> Iterator["Taking"]:
+def taking(monkeypatch: pytest.MonkeyPatch) -> Iterator[Taking]:
     """Cloud Tasks' own address leads to it."""
     with Taking() as taking:
 
@@ -326,7 +325,7 @@ def taking(monkeypatch: pytest.MonkeyPatch) -> Iterator["Taking"]:
 
 
 def test_a_step_is_a_post_with_the_functions_own_token_for_its_own_address_alone(
-    taking: "Taking", monkeypatch: pytest.MonkeyPatch
+    taking: Taking, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(google.auth, "default", lambda: (CloudRun(), "bytereview-test"))
     with closing(CloudTasks(QUEUE)) as queue:
@@ -344,45 +343,8 @@ def test_a_step_is_a_post_with_the_functions_own_token_for_its_own_address_alone
     assert not sent.oauth_token.service_account_email
 
 
-def test_without_googles_login_nothing_is_queued(taking: "Taking", monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_googles_login_nothing_is_queued(taking: Taking, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(google.auth, "default", lambda: (CloudRun(serves=False), "bytereview-test"))
     with closing(CloudTasks(QUEUE)) as queue, pytest.raises(Unavailable, match="login"):
         queue.queue("a", f"https://{HOST}/", {})
     assert taking.requests == []
-
-
-class Taking:
-    """Cloud Tasks' CreateTask alone, with what the emulator does not do: a name is taken once, and errors."""
-
-    def __init__(self) -> None:
-        self.requests: list[tasks_v2.CreateTaskRequest] = []
-        self.refuse: grpc.StatusCode | None = None
-        self._server = grpc.server(ThreadPoolExecutor(1))
-        create = grpc.unary_unary_rpc_method_handler(
-            self._create,
-            request_deserializer=tasks_v2.CreateTaskRequest.deserialize,
-            response_serializer=tasks_v2.Task.serialize,
-        )
-        handler = grpc.method_handlers_generic_handler("google.cloud.tasks.v2.CloudTasks", {"CreateTask": create})
-        self._server.add_generic_rpc_handlers((handler,))
-        self.address = f"127.0.0.1:{self._server.add_insecure_port('127.0.0.1:0')}"
-
-    @property
-    def names(self) -> list[str]:
-        """The names of the tasks that were taken."""
-        return [request.task.name for request in self.requests]
-
-    def __enter__(self) -> "Taking":
-        self._server.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._server.stop(None).wait()
-
-    def _create(self, request: tasks_v2.CreateTaskRequest, context: grpc.ServicerContext) -> tasks_v2.Task:
-        if self.refuse is not None:
-            context.abort(self.refuse, "as the test says")
-        if request.task.name in self.names:
-            context.abort(grpc.StatusCode.ALREADY_EXISTS, "Requested entity already exists")
-        self.requests.append(request)
-        return request.task

@@ -20,15 +20,19 @@ def run(ctx: Context) -> JobResult:
     return ORDERS[ctx.job.name](ctx)
 
 
+# A job in shards is told what to do by its context's share.
+open_slot = run_shard = close_slot = run
+
+
 def waiting(transaction: Transaction, now: datetime, settings: Settings) -> Mapping[str, int]:  # noqa: ARG001
     """Nothing ever waits."""
     return {}
 
 
-def ordered(name: str, order: Callable[[Context], JobResult]) -> Job:
+def ordered(name: str, order: Callable[[Context], JobResult], *, shards: int = 1) -> Job:
     """A job of that name that does what is ordered."""
     ORDERS[name] = order
-    return replace(JOBS["period_reset"], name=name, cli=name.replace("_", ""), module=__name__)
+    return replace(JOBS["period_reset"], name=name, cli=name.replace("_", ""), module=__name__, shards=shards)
 
 
 def count_one(ctx: Context) -> JobResult:

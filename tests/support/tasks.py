@@ -6,10 +6,12 @@ import contextlib
 import os
 import subprocess
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import grpc  # type: ignore[import-untyped]
 import pytest
+from google.cloud import tasks_v2
 
 from devstack import guardian
 from devstack.serving import REPOSITORY
@@ -43,3 +45,40 @@ def tasks_emulator(log: Path) -> Iterator[str]:
     finally:
         process.kill()
         process.wait()
+
+
+class Taking:
+    """Cloud Tasks' CreateTask alone, with what the emulator does not do: a name is taken once, and errors."""
+
+    def __init__(self) -> None:
+        self.requests: list[tasks_v2.CreateTaskRequest] = []
+        self.refuse: grpc.StatusCode | None = None
+        self._server = grpc.server(ThreadPoolExecutor(1))
+        create = grpc.unary_unary_rpc_method_handler(
+            self._create,
+            request_deserializer=tasks_v2.CreateTaskRequest.deserialize,
+            response_serializer=tasks_v2.Task.serialize,
+        )
+        handler = grpc.method_handlers_generic_handler("google.cloud.tasks.v2.CloudTasks", {"CreateTask": create})
+        self._server.add_generic_rpc_handlers((handler,))
+        self.address = f"127.0.0.1:{self._server.add_insecure_port('127.0.0.1:0')}"
+
+    @property
+    def names(self) -> list[str]:
+        """The names of the tasks that were taken."""
+        return [request.task.name for request in self.requests]
+
+    def __enter__(self) -> Taking:
+        self._server.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.stop(None).wait()
+
+    def _create(self, request: tasks_v2.CreateTaskRequest, context: grpc.ServicerContext) -> tasks_v2.Task:
+        if self.refuse is not None:
+            context.abort(self.refuse, "as the test says")
+        if request.task.name in self.names:
+            context.abort(grpc.StatusCode.ALREADY_EXISTS, "Requested entity already exists")
+        self.requests.append(request)
+        return request.task

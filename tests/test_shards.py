@@ -1,0 +1,362 @@
+"""A firing in shards, its tasks delivered by hand: in any order, twice, too early, or not at all."""
+
+import itertools
+import random
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from datetime import timedelta
+
+import grpc  # type: ignore[import-untyped]
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from functions.registry import JOBS
+from shared.context import Context, Fence
+from shared.errors import BadRequest, Fenced
+from shared.health import health
+from shared.invocation import LARGEST_STEP, Invocation, parse_task
+from shared.job import Job, JobResult
+from shared.outcome import Outcome, Status
+from shared.runner import run_job
+from shared.shards import LARGEST_SHARDS, Part, Share
+from tests.conftest import Environment, MakeEnvironment
+from tests.support.clock import NOON, ManualClock
+from tests.support.database import TestDatabase
+from tests.support.jobs import ordered
+from tests.support.tasks import QUEUE, Taking
+
+SHARDS = 3
+HOST = "127.0.0.1:8080"
+
+
+class Firing:
+    """A firing of a job in shards. Each run counts one; `orders` is asked first what else a run does."""
+
+    def __init__(self, make: MakeEnvironment, taking: Taking, database: TestDatabase, clock: ManualClock) -> None:
+        self.environment: Environment = make({"CONTINUATION_QUEUE": QUEUE, "CLOUD_TASKS_EMULATOR_HOST": taking.address})
+        self.taking = taking
+        self.database = database
+        self.clock = clock
+        self.parts: list[tuple[Part, int]] = []
+        self.orders: Callable[[Context], JobResult | None] = lambda _: None
+        self.job: Job = ordered("in_shards", self._order, shards=SHARDS)
+
+    def _order(self, ctx: Context) -> JobResult:
+        self.parts.append((ctx.share.part, ctx.share.number))
+        with ctx.batch() as batch:
+            batch.count(updated_count=1)
+        return self.orders(ctx) or JobResult(f"did {ctx.share.part.name}", gauges={"due_count": 7})
+
+    def run(self, **fields: object) -> Outcome:
+        """One request that is no task's; the firing itself unless told otherwise."""
+        asked = {"trigger": "schedule", "slot": NOON, "host": HOST, **fields}
+        return run_job(self.environment.services, self.job, Invocation(**asked))  # type: ignore[arg-type]
+
+    def deliver(self, number: int) -> Outcome:
+        """Deliver a task that was queued, by its number in the queue."""
+        body = self.taking.requests[number].task.http_request.body
+        invocation = parse_task(body, self.clock.now(), self.job.shards)
+        return run_job(self.environment.services, self.job, replace(invocation, host=HOST))
+
+    @property
+    def queued(self) -> list[tuple[int, int]]:
+        """Shard and step of each task, by the names."""
+        ends = [name.split("-")[-2:] for name in self.taking.names]
+        return [(int(shard), int(step)) for shard, step in ends]
+
+    def rows(self) -> Sequence[tuple[int, int, str]]:
+        """Shard, step and status of each run on record."""
+        rows = self.database.rows("SELECT shard, step, status FROM maintenance.runs ORDER BY id")
+        return [(row["shard"], row["step"], row["status"]) for row in rows]
+
+
+@pytest.fixture
+def firing(make_environment: MakeEnvironment, database: TestDatabase, clock: ManualClock) -> Iterator[Firing]:
+    with Taking() as taking:
+        yield Firing(make_environment, taking, database, clock)
+
+
+# ---- the way of a firing
+
+
+def test_a_firing_is_opened_done_in_shards_and_closed_with_one_result(firing: Firing) -> None:
+    opened = firing.run()
+    assert (opened.status, opened.success, opened.details) == (Status.INCOMPLETE, False, {"handed_to": SHARDS})
+    assert "3 shards go on" in opened.message
+    assert firing.queued == [(1, 1), (2, 1), (3, 1)]
+    for number in range(SHARDS - 1):
+        done = firing.deliver(number)
+        assert (done.status, done.details, done.counts["updated_count"]) == (Status.COMPLETED, {}, 1)
+    assert firing.deliver(2).details == {"continued_by": 1}
+    assert firing.queued[3:] == [(0, 1)]
+    closed = firing.deliver(3)
+    assert (closed.status, closed.success) == (Status.COMPLETED, True)
+    # The opening's, the shards' and its own.
+    assert (closed.counts["updated_count"], closed.counts["due_count"]) == (5, 7)
+    assert [part for part, _ in firing.parts] == [Part.OPENING, Part.SHARD, Part.SHARD, Part.SHARD, Part.CLOSING]
+    again = firing.run()
+    assert (again.status, again.counts) == (Status.REPLAYED, closed.counts)
+    # And from the ledger, where Redis has lost it.
+    firing.environment.services.redis._client.flushdb()  # type: ignore[union-attr]
+    assert firing.run().counts == closed.counts
+    assert firing.rows() == [
+        (0, 0, "incomplete"), (1, 1, "completed"), (2, 1, "completed"), (3, 1, "completed"), (0, 1, "completed"),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_in_any_order_and_however_often_delivered_everything_is_done_once(firing: Firing, seed: int) -> None:
+    rng = random.Random(seed)  # noqa: S311  no secret
+    due: list[Callable[[], Outcome]] = [firing.run]
+    known = 0
+    while due:
+        deliver = due.pop(rng.randrange(len(due)))
+        for _ in range(rng.choice((1, 1, 2, 3))):
+            outcome = deliver()
+            assert outcome.status in (Status.COMPLETED, Status.REPLAYED, Status.INCOMPLETE)
+        due += [lambda number=number: firing.deliver(number) for number in range(known, len(firing.taking.names))]  # type: ignore[misc]
+        known = len(firing.taking.names)
+        if rng.random() < 0.3:
+            due.append(firing.run)
+    did = Counter(firing.parts)
+    assert {(part, number): count for (part, number), count in did.items() if part is not Part.OPENING} == {
+        **{(Part.SHARD, number): 1 for number in range(1, SHARDS + 1)},
+        (Part.CLOSING, 0): 1,
+    }
+    last = firing.run()
+    assert (last.status, last.counts["updated_count"]) == (Status.REPLAYED, len(firing.parts))
+
+
+def test_an_opening_that_is_not_over_hands_nothing_over(firing: Firing) -> None:
+    def stay(ctx: Context) -> JobResult | None:
+        return JobResult("rows stayed locked", complete=False) if ctx.share.part is Part.OPENING else None
+
+    firing.orders = stay
+    opened = firing.run()
+    assert (opened.status, opened.details, firing.queued) == (Status.INCOMPLETE, {}, [])
+
+    def no_time(ctx: Context) -> JobResult | None:
+        firing.clock.set(ctx.deadline_at)
+        return stay(ctx)
+
+    firing.orders = no_time
+    assert (firing.run().details, firing.queued) == ({"continued_by": 1}, [(0, 1)])
+    firing.orders = lambda _: None
+    assert firing.deliver(0).details == {"handed_to": SHARDS}
+
+
+def test_a_shard_whose_time_ran_out_goes_on_in_its_own_next_step(firing: Firing) -> None:
+    firing.run()
+
+    def no_time(ctx: Context) -> JobResult:
+        firing.clock.set(ctx.deadline_at)
+        return JobResult("time ran out", complete=False)
+
+    firing.orders = no_time
+    assert firing.deliver(1).details == {"continued_by": 2}
+    assert firing.queued[3:] == [(2, 2)]
+    firing.orders = lambda _: None
+    assert [firing.deliver(number).status for number in (3, 0, 2, 4)] == [Status.COMPLETED] * 4
+    assert (firing.rows()[-1], firing.run().counts["updated_count"]) == ((0, 1, "completed"), 6)
+
+
+def test_where_the_queue_is_away_whoever_asked_tries_again(firing: Firing) -> None:
+    firing.taking.refuse = grpc.StatusCode.UNAVAILABLE
+    opened = firing.run()
+    assert (opened.status, opened.details) == (Status.INCOMPLETE, {})
+    firing.taking.refuse = None
+    assert firing.run().details == {"handed_to": SHARDS}
+    for number in (0, 1):
+        firing.deliver(number)
+    firing.taking.refuse = grpc.StatusCode.UNAVAILABLE
+    last = firing.deliver(2)
+    # What the shard did is on record; the answer makes Cloud Tasks deliver it again.
+    assert (last.status, last.success) == (Status.UNAVAILABLE, False)
+    assert "could not be queued" in last.message
+    firing.taking.refuse = None
+    again = firing.deliver(2)
+    assert (again.status, again.details) == (Status.REPLAYED, {"continued_by": 1})
+    assert firing.deliver(3).status is Status.COMPLETED
+
+
+def test_what_shards_could_not_do_counts_in_the_result(firing: Firing) -> None:
+    def fail(ctx: Context) -> None:
+        if ctx.share.part is Part.SHARD:
+            ctx.item_failed(f"item {ctx.share.number}", "it is broken")
+
+    firing.orders = fail
+    firing.run()
+    for number in range(4):
+        outcome = firing.deliver(number)
+    assert (outcome.counts["failed_count"], outcome.success) == (SHARDS, True)
+    assert firing.run().counts["failed_count"] == SHARDS
+
+
+def test_the_closing_knows_what_the_opening_left(firing: Firing) -> None:
+    left = []
+    firing.orders = lambda ctx: left.append((ctx.share.part, dict(ctx.left)))
+    firing.run()
+    for number in range(4):
+        firing.deliver(number)
+    assert left[-1] == (Part.CLOSING, {"due_count": 7})
+
+
+def test_a_shard_alone_is_no_success_of_the_job(firing: Firing) -> None:
+    services, jobs = firing.environment.services, {firing.job.name: firing.job}
+    firing.run()
+    for number in range(SHARDS):
+        firing.deliver(number)
+        assert health(services, firing.job, jobs)["jobs"][0]["last_success"] is None  # type: ignore[index]
+    firing.deliver(3)
+    assert health(services, firing.job, jobs)["jobs"][0]["last_success"] is not None  # type: ignore[index]
+
+
+def test_a_firing_is_closed_by_shards_of_one_division_alone(firing: Firing) -> None:
+    firing.run()
+    firing.deliver(0)
+    firing.deliver(1)
+    # Half of what was one shard's then.
+    firing.job = replace(firing.job, shards=2)
+    assert firing.run().details == {"handed_to": 2}
+    assert all(part is not Part.CLOSING for part, _ in firing.parts)
+    firing.job = replace(firing.job, shards=SHARDS)
+    firing.deliver(2)
+    assert firing.run().status is Status.COMPLETED
+
+
+# ---- beside others
+
+
+def test_a_run_by_hand_and_the_shards_exclude_one_another(firing: Firing) -> None:
+    firing.run()
+    seen = []
+
+    def by_hand(ctx: Context) -> None:
+        if ctx.share.part is Part.SHARD:
+            seen.append(firing.run(trigger="manual", slot=None))
+
+    firing.orders = by_hand
+    firing.deliver(1)
+
+    def by_task(ctx: Context) -> None:
+        if ctx.share.part is Part.WHOLE:
+            seen.extend(firing.deliver(number) for number in (0, 2))
+
+    firing.orders = by_task
+    whole = firing.run(trigger="manual", slot=None)
+    assert (whole.status, firing.parts[-1]) == (Status.COMPLETED, (Part.WHOLE, 0))
+    assert [each.status for each in seen] == [Status.BUSY] * 3
+    assert "continued by Cloud Tasks" in seen[0].message
+    firing.orders = lambda _: None
+    assert firing.run(trigger="manual", slot=None).status is Status.COMPLETED
+
+
+def test_shards_do_not_exclude_one_another(firing: Firing) -> None:
+    firing.run()
+    seen = []
+
+    def another(ctx: Context) -> None:
+        if ctx.share.number == 1:
+            seen.append(firing.deliver(1).status)
+
+    firing.orders = another
+    assert (firing.deliver(0).status, seen) == (Status.COMPLETED, [Status.COMPLETED])
+
+
+@pytest.mark.parametrize("redis_url", [None, "redis://127.0.0.1:1"])
+def test_so_do_the_locks_without_redis(
+    firing: Firing, make_environment: MakeEnvironment, redis_url: str | None
+) -> None:
+    settings = {"CONTINUATION_QUEUE": QUEUE, "CLOUD_TASKS_EMULATOR_HOST": firing.taking.address}
+    if redis_url:
+        firing.environment = make_environment({**settings, "REDIS_URL": redis_url})
+    test_a_run_by_hand_and_the_shards_exclude_one_another(firing)
+
+
+def test_who_treats_everything_takes_the_right_to_write_from_every_shard(firing: Firing) -> None:
+    firing.run()
+    stopped: list[Context] = []
+    firing.orders = stopped.append
+    firing.deliver(1)
+    (shard,) = stopped
+    with shard.batch():
+        pass
+    firing.orders = lambda _: None
+    firing.run(trigger="manual", slot=None)
+    with pytest.raises(Fenced), shard.batch():
+        pass
+    # And the other way round: it writes no more once one shard has a newer run.
+    firing.orders = stopped.append
+    firing.run(trigger="manual", slot=None)
+    firing.deliver(2)
+    whole = stopped[1]
+    assert whole.fence == Fence("in_shards", (0, 1, 2, 3), whole.fence.run_id)  # type: ignore[union-attr]
+    with pytest.raises(Fenced), whole.batch():
+        pass
+
+
+def test_without_a_queue_a_firing_is_done_as_a_whole(firing: Firing, make_environment: MakeEnvironment) -> None:
+    firing.environment = make_environment()
+    assert (firing.run().status, firing.parts) == (Status.COMPLETED, [(Part.WHOLE, 0)])
+
+
+def test_a_dry_run_is_one_of_everything(firing: Firing) -> None:
+    firing.orders = lambda _: JobResult("looked")
+    firing.job = ordered("in_shards", lambda ctx: JobResult(ctx.share.part.name), shards=SHARDS)
+    outcome = firing.run(dry_run=True, slot=None)
+    assert (outcome.status, outcome.message, firing.queued) == (Status.COMPLETED, "WHOLE", [])
+
+
+def test_after_the_last_step_somebody_is_told(firing: Firing) -> None:
+    firing.run()
+    firing.database.execute("UPDATE maintenance.runs SET step = :step", step=LARGEST_STEP)
+    for number in range(SHARDS):
+        outcome = firing.deliver(number)
+    assert (outcome.details, len(firing.queued)) == ({"last_step": LARGEST_STEP}, SHARDS)
+    assert [line["event"] for line in firing.environment.lines()].count("steps") == 1
+
+
+# ---- what a task may name, and which keys are whose
+
+
+@pytest.mark.parametrize("shard", [-1, 4, True, "1", 1.0, None])
+def test_a_shard_that_is_none_of_the_jobs_is_refused(shard: object) -> None:
+    body = f'{{"slot": "2026-05-15T00:30:00Z", "step": 1, "shard": {_json(shard)}}}'.encode()
+    with pytest.raises(BadRequest) as refused:
+        parse_task(body, NOON, SHARDS)
+    assert refused.value.field == "shard"
+
+
+def _json(value: object) -> str:
+    return {True: "true", None: "null"}.get(value, f'"{value}"' if isinstance(value, str) else str(value))  # type: ignore[call-overload,no-any-return]
+
+
+@given(st.integers(2, LARGEST_SHARDS))
+def test_each_key_is_one_shards(of: int) -> None:
+    ranges = [Share(Part.SHARD, number, of).keys for number in range(1, of + 1)]
+    edges = [(each["lowest_hash"], each["highest_hash"]) for each in ranges]
+    assert (edges[0][0], edges[-1][1]) == (-(2**31), 2**31 - 1)
+    assert all(after[0] == before[1] + 1 for before, after in itertools.pairwise(edges))  # type: ignore[operator]
+    sizes = [high - low for low, high in edges]  # type: ignore[operator]
+    assert max(sizes) - min(sizes) <= 1
+
+
+def test_what_is_no_shard_has_all_keys() -> None:
+    for part in (Part.WHOLE, Part.OPENING, Part.CLOSING):
+        assert set(Share(part, 0, SHARDS).keys.values()) == {None}
+
+
+@pytest.mark.parametrize("name", ["stripe_reconcile", "artifact_cleanup", "abandoned_cleanup", "opt_out_cleanup"])
+def test_a_job_that_waits_on_others_can_be_done_in_shards(name: str) -> None:
+    module = JOBS[name].load_sharded()
+    assert all(callable(each) for each in (module.open_slot, module.run_shard, module.close_slot))
+
+
+def test_a_late_shard_is_refused_like_any_late_step(firing: Firing) -> None:
+    firing.run()
+    firing.clock.advance(hours=37)
+    with pytest.raises(BadRequest, match="36 hours"):
+        firing.deliver(0)
+    assert firing.clock.now() == NOON + timedelta(hours=37)
