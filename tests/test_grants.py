@@ -22,9 +22,9 @@ from shared.health import health
 from shared.sql import Statement
 from shared.statements import STATEMENTS
 from tests.conftest import MakeDatabase, MakeEnvironment
+from tests.support.commands import ops
 from tests.support.database import TestDatabase
 from tests.support.logins import made_logins, url_as
-from tests.test_migrate import ops
 
 # opt_out_cleanup shares this file with abandoned_cleanup, and leaves jobs without runs alone.
 NOT_USED = {("opt_out_cleanup", "delete_parents")}

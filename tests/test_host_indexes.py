@@ -8,8 +8,8 @@ from sqlalchemy import text
 from ops.host_indexes import HOST_INDEXES, build_host_indexes, host_sql
 from ops.shell import WRONG
 from tests.conftest import MakeDatabase
+from tests.support.commands import ops
 from tests.support.database import TestDatabase
-from tests.test_migrate import ops
 
 NAMES = [index.name for index in HOST_INDEXES]
 VALID = "SELECT count(*) FROM pg_index JOIN pg_class ON oid = indexrelid WHERE relname = :name AND indisvalid"

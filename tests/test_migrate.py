@@ -2,8 +2,6 @@
 
 import json
 import os
-import subprocess
-import sys
 import threading
 from collections.abc import Mapping
 
@@ -11,7 +9,6 @@ import pg8000.native
 import pytest
 from sqlalchemy import make_url, text
 
-from devstack.serving import REPOSITORY
 from functions.registry import JOBS
 from ops.host_indexes import HOST_INDEXES
 from ops.migrate import migrate
@@ -20,6 +17,7 @@ from shared.errors import Misconfigured, Unavailable
 from shared.start_check import SCHEMA_VERSION
 from tests.conftest import MakeDatabase
 from tests.support.clock import NOON
+from tests.support.commands import ops, ops_process
 from tests.support.database import TestDatabase
 
 STRUCTURE = """
@@ -29,23 +27,10 @@ FROM information_schema.columns WHERE table_schema IN ('maintenance', 'public')
 """
 
 
-def ops(*arguments: str, environ: Mapping[str, str], stdin: str = "") -> "subprocess.CompletedProcess[str]":
-    return subprocess.run(
-        [sys.executable, "-m", "ops", *arguments],
-        cwd=REPOSITORY,
-        env={"PATH": os.environ["PATH"], **environ},
-        input=stdin,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-
-
 def test_the_command_makes_the_schema_and_can_be_repeated(make_database: MakeDatabase, service_template: str) -> None:
     database = make_database(service_template)
     service_tables = database.value(STRUCTURE)
-    first = ops("migrate", environ={"DATABASE_URL": database.url})
+    first = ops_process("migrate", environ={"DATABASE_URL": database.url})
     assert (first.returncode, first.stderr) == (0, "")
     assert f"at version {SCHEMA_VERSION} (new)" in first.stdout
     assert (

@@ -14,9 +14,8 @@ from functions.registry import JOBS
 from ops.shell import BUG, DOWN, NO, USAGE, WRONG, printable
 from tests.conftest import Environment
 from tests.support.clock import ManualClock
-from tests.support.commands import run_command
+from tests.support.commands import ops, run_command
 from tests.support.database import TestDatabase
-from tests.test_migrate import ops
 
 HOSTILE = "\x1b[31mred\x07 [bold]not[/bold] \u202eoff"
 

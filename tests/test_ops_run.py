@@ -15,10 +15,10 @@ from devstack.serving import REPOSITORY
 from functions.registry import JOBS
 from ops.shell import DOWN, NO, USAGE, WRONG
 from tests.support.clock import NOON
+from tests.support.commands import ops
 from tests.support.database import TestDatabase
 from tests.support.serving import Functions, firing
 from tests.support.wait import until
-from tests.test_migrate import ops
 
 
 def _old_counters(database: TestDatabase, count: int) -> None:
