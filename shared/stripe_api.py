@@ -5,6 +5,7 @@ transport costs a millisecond of CPU a call, twice as much as urllib3 alone; so 
 for (`http_client`).
 """
 
+import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
@@ -22,6 +23,8 @@ from shared.stripe_settings import StripeSettings
 
 _CONNECT_SECONDS, _READ_SECONDS = 5, 30
 _LARGEST_PAGE = 100
+# A page of the largest subscriptions has about 6 MB; a function has 512 MiB.
+_LARGEST_ANSWER = 16 * 1024 * 1024
 _LONGEST_MESSAGE = 500
 _LONGEST_LIST = 100_000
 _REFUSED_LATER = "v1.billing.meter.error_report_triggered"
@@ -58,14 +61,27 @@ class _Transport(stripe.HTTPClient):
         *,
         _usage: list[str] | None = None,
     ) -> tuple[Any, int, Mapping[str, str]]:
-        """Send one request; give body, status and headers. Raises the SDK's APIConnectionError."""
+        """Send one request; give body, status and headers. Raises the SDK's APIConnectionError.
+
+        A body is read, and decompressed, to a limit. What is longer is not Stripe's, and the piece of it no JSON.
+        """
         try:
-            response = self._pool.request(method.upper(), url, headers=dict(headers or {}), body=post_data)
+            response = self._pool.request(
+                method.upper(), url, headers=dict(headers or {}), body=post_data, preload_content=False
+            )
+            try:
+                body = response.read(_LARGEST_ANSWER)
+            except BaseException:
+                response.close()
+                raise
+            if len(body) == _LARGEST_ANSWER:
+                response.close()
+            response.release_conn()
         except (urllib3.exceptions.HTTPError, OSError, ValueError) as error:
             # The name alone: the text of a connection's error may quote the address, and nobody needs more.
             failure = f"The connection failed ({type(error).__name__})."
             raise stripe.APIConnectionError(failure) from error  # type: ignore[no-untyped-call]
-        return response.data, response.status, response.headers
+        return body, response.status, response.headers
 
     def close(self) -> None:
         """Close the connections."""
@@ -116,14 +132,14 @@ class StripeApi:
 
     def meter(self, meter_id: str) -> Meter:
         """Read a meter. Raises CallFailed."""
-        return self._read(lambda: _meter(self._client.v1.billing.meters.retrieve(meter_id).to_dict()))
+        return self._read(lambda: _meter(_about("id", meter_id, self._client.v1.billing.meters.retrieve(meter_id))))
 
     def subscriptions(self, customer: str) -> Sequence[Subscription]:
         """Read all subscriptions that a customer has or had. Raises CallFailed."""
 
         def read() -> list[Subscription]:
             found = self._client.v1.subscriptions.list({"customer": customer, "status": "all", "limit": _LARGEST_PAGE})
-            return [_subscription(item.to_dict()) for item in _all(found)]
+            return [_subscription(_about("customer", customer, item)) for item in _all(found)]
 
         return self._read(read)
 
@@ -144,8 +160,12 @@ class StripeApi:
             found = self._client.v1.billing.meters.event_summaries.list(meter_id, asked)  # type: ignore[arg-type]
             counted: dict[datetime, float] = {}
             for item in _all(found):
-                begun = datetime.fromtimestamp(item.start_time, UTC)
-                counted[begun] = counted.get(begun, 0) + float(item.aggregated_value)
+                summary = _about("meter", meter_id, item)
+                value = float(summary["aggregated_value"])
+                if not math.isfinite(value):
+                    raise ValueError("a sum is no number")
+                begun = datetime.fromtimestamp(summary["start_time"], UTC)
+                counted[begun] = counted.get(begun, 0) + value
             return counted
 
         return self._read(read)
@@ -209,10 +229,20 @@ def _text(value: object) -> str | None:
 
 def _all(found: Any) -> Iterator[Any]:
     """All items of a list, page after page. Raises ValueError for a list that has no end."""
+    first = None
     for number, item in enumerate(found.auto_paging_iter()):
-        if number == _LONGEST_LIST:
+        if number == _LONGEST_LIST or item.id == first:
             raise ValueError("the list has no end")
+        first = first or item.id
         yield item
+
+
+def _about(key: str, asked: str, item: Any) -> dict[str, Any]:
+    """What an item says, if it is about what was asked for. Raises ValueError otherwise."""
+    fields: dict[str, Any] = item.to_dict()
+    if fields[key] != asked:
+        raise ValueError("the answer is about something else")
+    return fields
 
 
 def _retry_after(headers: Mapping[str, str]) -> float | None:
