@@ -50,6 +50,8 @@ _NO_BUCKET = "The specified bucket does not exist."
 _NO_RIGHT = frozenset({"forbidden", "insufficientPermissions", "authError", "required", "unknown"})
 _LOOK = "Look at the bucket and its project in the Google Cloud console."
 _TRANSIENT = (TooManyRequests, ServerError, Conflict, TransportError, requests.RequestException)
+# What the client trips over in an answer that is none of Google's.
+_NONSENSE = (AttributeError, KeyError, OverflowError, RecursionError, TypeError, ValueError)
 # What keeps an object for the time being: reasons of the JSON API, and how its messages begin.
 _KEPT_REASONS = frozenset({"retentionPolicyNotMet", "objectUnderActiveHold"})
 # The name of the object stands in these messages, so that only their beginning tells them from others.
@@ -91,8 +93,8 @@ class GcsBucket:
         """Look at the bucket itself: what of a deleted object stays. Raises Unavailable or Misconfigured."""
         with self._translated("storage.buckets.get"):
             bucket = self._client.get_bucket(self.name, timeout=_TIMEOUT_SECONDS, retry=_RETRY)
-        seconds = int(bucket.soft_delete_policy.retention_duration_seconds or 0)
-        return BucketState(timedelta(seconds=seconds), bool(bucket.versioning_enabled))
+            seconds = int(bucket.soft_delete_policy.retention_duration_seconds or 0)
+            return BucketState(timedelta(seconds=seconds), bool(bucket.versioning_enabled))
 
     def pages(self, start: str | None) -> Iterator[Sequence[StoredObject]]:
         """All objects from a name on, page by page. Raises Unavailable or Misconfigured."""
@@ -100,9 +102,10 @@ class GcsBucket:
         while True:
             with self._translated(_LIST):
                 page = next(pages, None)
-            if page is None:
+                found = None if page is None else [_stored(blob) for blob in page]
+            if found is None:
                 return
-            yield [_stored(blob) for blob in page]
+            yield found
 
     def find(self, name: str) -> StoredObject | Deletion:
         """An object as it is now, or why there is none to tell of. Raises Misconfigured.
@@ -110,11 +113,13 @@ class GcsBucket:
         Asked of the listing, in which the name itself comes first of all that begin with it: a login that may read an
         object may read the users' documents, and these functions need not.
         """
-        found: list[storage.Blob] = []
-        told = self._attempt(lambda: found.extend(self._listing(prefix=name, max_results=1, retry=None)), _LIST)
+        found: list[StoredObject] = []
+        told = self._attempt(
+            lambda: found.extend(_stored(blob) for blob in self._listing(prefix=name, max_results=1, retry=None)), _LIST
+        )
         if told is not None:
             return told
-        return _stored(found[0]) if found and found[0].name == name else Deletion(Answer.ABSENT)
+        return found[0] if found and found[0].name == name else Deletion(Answer.ABSENT)
 
     def _listing(self, **asked: Any) -> HTTPIterator:
         fields = "items(name,generation,timeCreated,size),nextPageToken"
@@ -156,7 +161,10 @@ class GcsBucket:
             if isinstance(told, Unavailable):
                 return Deletion(Answer.BUSY, _said(error))
             raise told from error
-        except (GoogleAPICallError, ValueError) as error:
+        except _NONSENSE as error:
+            # A name that the client itself does not take, or an answer that is none of the bucket's.
+            return Deletion(Answer.BUSY if permission == _LIST else Answer.REFUSED, _said(error))
+        except GoogleAPICallError as error:
             timed_out = isinstance(error, GoogleAPICallError) and error.code == HTTPStatus.REQUEST_TIMEOUT
             return Deletion(Answer.BUSY if timed_out else Answer.REFUSED, _said(error))
         return None
@@ -176,7 +184,7 @@ class GcsBucket:
             ) from error
         except GoogleAuthError as error:
             raise _auth_error(error) from error
-        except (GoogleAPICallError, RetryError, requests.RequestException) as error:
+        except (GoogleAPICallError, RetryError, requests.RequestException, *_NONSENSE) as error:
             raise Unavailable(
                 "gcs", f"Google Cloud Storage does not answer for the bucket {self.name}: {_said(error)}. Try again."
             ) from error
@@ -198,6 +206,9 @@ class GcsBucket:
 
 
 def _stored(blob: storage.Blob) -> StoredObject:
+    """An object as listed. Raises ValueError for one whose content or age is not told: it must not be taken for old."""
+    if blob.generation is None or blob.time_created is None:
+        raise ValueError("an object without generation or time")
     return StoredObject(blob.name, blob.generation, blob.time_created, blob.size or 0)
 
 
