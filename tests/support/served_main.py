@@ -1,8 +1,12 @@
-"""The same entry points as main.py's, with a clock that stands in a file: functions-framework --source this file."""
+"""The same entry points as main.py's, with a clock that stands in a file: functions-framework --source this file.
+
+TEST_SHARDS is how many shards each job has that can be done in shards.
+"""
 
 import atexit
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from functions.registry import JOBS
@@ -18,4 +22,6 @@ if "TEST_MODULES_FILE" in os.environ:
 
     atexit.register(write_modules)
 
-globals().update(entry_points(JOBS, clock=FileClock(Path(os.environ["TEST_CLOCK_FILE"]))))
+shards = int(os.environ.get("TEST_SHARDS", "1"))
+jobs = {name: replace(job, shards=shards) if set(job.needs) & {"stripe", "gcs"} else job for name, job in JOBS.items()}
+globals().update(entry_points(jobs, clock=FileClock(Path(os.environ["TEST_CLOCK_FILE"]))))
