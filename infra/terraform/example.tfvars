@@ -31,6 +31,7 @@ schedules = {
 attempts = {
   stripe_reconcile = { timeout_seconds = 600, deadline_seconds = 690, retries = 1 }
 }
+# shards = { stripe_reconcile = 4 }
 paused_jobs = []
 
 # ---- Stripe's key ----

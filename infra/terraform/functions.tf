@@ -27,9 +27,10 @@ resource "google_cloudfunctions2_function" "job" {
     available_memory      = "${each.value.memory_mib}Mi"
     # A second delivery, or the health check, must get our answer while a job runs, not the platform's 429. More than
     # one request at a time needs a whole CPU.
-    available_cpu                    = "1"
-    max_instance_request_concurrency = 4
-    max_instance_count               = 2
+    available_cpu = "1"
+    # A shard has an instance of its own, with its CPU and its memory; two are left for what is answered meanwhile.
+    max_instance_request_concurrency = contains(keys(local.sharded), each.key) ? 1 : 4
+    max_instance_count               = 2 + lookup(local.sharded, each.key, 0)
     min_instance_count               = 0
     all_traffic_on_latest_revision   = true
 

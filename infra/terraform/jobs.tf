@@ -18,6 +18,16 @@ locals {
   }
   jobs = { for name, job in local.declared : name => merge(job, local.changed[name]) }
 
+  # Those whose module offers to be done in shards (open_slot, run_shard, close_slot); a test holds it against the code.
+  can_be_sharded = ["stripe_reconcile", "abandoned_cleanup", "artifact_cleanup", "opt_out_cleanup"]
+  largest_shards = 32
+  # How many shards a firing is cut into, 1 for none; and only of those that are cut.
+  shards  = { for name, job in local.declared : name => coalesce(lookup(var.shards, name, null), try(job.shards, 1)) }
+  sharded = { for name, number in local.shards : name => number if number > 1 }
+  # How much may be under way at once, over all jobs: five as ever, and each shard besides, or they would keep the other
+  # jobs waiting, and each other.
+  at_once = 5 + sum(concat([0], values(local.sharded)))
+
   # A run that is cut off still needs its answer to travel: 90 s.
   answer_seconds = 90
   deadlines = {

@@ -57,7 +57,12 @@ locals {
 
 locals {
   # As the code takes them: without blanks around, and an empty one counts as not set.
-  settings = merge(local.default_settings, { for name, value in var.settings : name => trimspace(value) if trimspace(value) != "" })
+  settings = merge(
+    local.default_settings,
+    # Each shard takes a place. The code takes no more than 100: then some wait.
+    { MAX_CONCURRENT_JOBS = tostring(min(local.whole_numbers.MAX_CONCURRENT_JOBS.high, local.at_once)) },
+    { for name, value in var.settings : name => trimspace(value) if trimspace(value) != "" },
+  )
 
   # Who reads what, beside what every function reads and what follows from a job's needs.
   common_settings = ["MAX_CONCURRENT_JOBS", "RESULT_TTL_HOURS", "LOCK_TTL_SECONDS"]

@@ -11,8 +11,9 @@ locals {
     setunion(["shared/tables.py"], fileset(local.root, "shared/migrations/**")),
   )
   # The health check reckons with the declaration, so the deployed one says what this installation changed.
-  declaration = length(var.schedules) + length(var.attempts) == 0 ? file("${local.root}/functions/jobs.json") : jsonencode([
-    for job in jsondecode(file("${local.root}/functions/jobs.json")) : merge(job, local.changed[job.name])
+  declaration = length(var.schedules) + length(var.attempts) + length(var.shards) == 0 ? file("${local.root}/functions/jobs.json") : jsonencode([
+    for job in jsondecode(file("${local.root}/functions/jobs.json")) :
+    merge(job, local.changed[job.name], local.shards[job.name] == try(job.shards, 1) ? {} : { shards = local.shards[job.name] })
   ])
 }
 

@@ -1,12 +1,14 @@
-# Where a run that ends with work left queues its next step: a request to its own function, with its own account's token.
+# Where a run that ends with work left queues its next step, and a firing that is cut up its shards: requests to its own
+# function, with its own account's token. Shards need no other rights than steps: each is one more such request.
 
 resource "google_cloud_tasks_queue" "continuation" {
   name     = "maintenance-continuation"
   location = var.region
 
   rate_limits {
-    max_concurrent_dispatches = 5
-    max_dispatches_per_second = 1
+    max_concurrent_dispatches = local.at_once
+    # All shards of a firing begin within a second.
+    max_dispatches_per_second = max(1, values(local.sharded)...)
   }
   # A step that finds the job busy, rows locked or a service away is tried again for 35 minutes: a run that is under way
   # elsewhere is over by then. What is given up, the next firing takes up; what only a person can mend runs no more often.
@@ -15,6 +17,13 @@ resource "google_cloud_tasks_queue" "continuation" {
     min_backoff   = "${local.backoff_first_seconds}s"
     max_backoff   = "${local.backoff_longest_seconds}s"
     max_doublings = local.backoff_doublings
+  }
+
+  lifecycle {
+    precondition {
+      condition     = length(local.sharded) == 0 || tonumber(local.settings.MAX_CONCURRENT_JOBS) > max(0, values(local.sharded)...)
+      error_message = "MAX_CONCURRENT_JOBS is ${local.settings.MAX_CONCURRENT_JOBS} in `settings`, and ${join(", ", [for name, number in local.sharded : "${name} has ${number} shards"])}. Each shard takes one of these places: give at least one more than the largest number of shards, or leave it out; then it is ${min(100, local.at_once)}."
+    }
   }
 
   depends_on = [google_project_service.api]

@@ -106,6 +106,25 @@ variable "attempts" {
   }
 }
 
+variable "shards" {
+  type        = map(number)
+  default     = {}
+  description = "Into how many parts a firing of a job is cut that are done at once, 1 to 32, by the job's name, such as { stripe_reconcile = 4 }. What is left out is as in functions/jobs.json. docs/deploy.md says when it is worth it."
+  validation {
+    condition     = length(setsubtract(keys(var.shards), keys(local.declared))) == 0
+    error_message = "shards names a job that functions/jobs.json does not have: ${join(", ", setsubtract(keys(var.shards), keys(local.declared)))}. Known are ${join(", ", keys(local.declared))}."
+  }
+  validation {
+    # A name that is not known is told of above.
+    condition     = length(setsubtract(setintersection(keys(var.shards), keys(local.declared)), local.can_be_sharded)) == 0
+    error_message = "shards names a job that cannot be cut into parts: ${join(", ", setsubtract(keys(var.shards), local.can_be_sharded))}. Those that can are ${join(", ", local.can_be_sharded)}."
+  }
+  validation {
+    condition     = alltrue([for name, number in var.shards : number == null ? true : number >= 1 && number <= local.largest_shards && floor(number) == number])
+    error_message = "shards must be a whole number from 1 to ${local.largest_shards}. What is not: ${join(", ", [for name, number in var.shards : "${name} = ${number}" if try(number < 1 || number > local.largest_shards || floor(number) != number, false)])}."
+  }
+}
+
 variable "paused_jobs" {
   type        = set(string)
   default     = []

@@ -21,6 +21,7 @@ run "refused_1" {
     settings                   = { ABANDONED_DAYS = "3" }
     schedules                  = { nobody = "0 1 * * *" }
     attempts                   = { nobody = {} }
+    shards                     = { nobody = 2 }
     paused_jobs                = ["nobody"]
     stripe_secret_key          = "pk_live_1"
     stripe_secret_key_revision = 0
@@ -43,6 +44,7 @@ run "refused_1" {
     var.settings,
     var.schedules,
     var.attempts,
+    var.shards,
     var.paused_jobs,
     var.stripe_secret_key,
     var.stripe_secret_key_revision,
@@ -68,6 +70,7 @@ run "refused_2" {
     stripe_meter_id            = "mtr_"
     settings                   = { STRIPE_SECRET_KEY = "x" }
     attempts                   = { period_reset = { deadline_seconds = 14 } }
+    shards                     = { period_reset = 2 }
     stripe_secret_key          = "sk_live_a b"
     stripe_secret_key_revision = 1.5
     database                   = { availability = "GLOBAL" }
@@ -83,6 +86,7 @@ run "refused_2" {
     var.stripe_meter_id,
     var.settings,
     var.attempts,
+    var.shards,
     var.stripe_secret_key,
     var.stripe_secret_key_revision,
     var.database,
@@ -99,6 +103,7 @@ run "refused_3" {
     region                 = "europe west1"
     settings               = { DB_USER = "postgres" }
     attempts               = { period_reset = { deadline_seconds = 1801 } }
+    shards                 = { stripe_reconcile = 0 }
     existing_stripe_secret = { secret_id = "stripe", version = "latest" }
     stripe_secret_key      = null
     database               = { version = "MYSQL_8_0" }
@@ -109,6 +114,7 @@ run "refused_3" {
     var.region,
     var.settings,
     var.attempts,
+    var.shards,
     var.existing_stripe_secret,
     var.database,
     var.redis,
@@ -120,6 +126,7 @@ run "refused_4" {
   variables {
     settings               = { ABANDONED_AFTER_DAYS = "0" }
     attempts               = { period_reset = { timeout_seconds = 1711 } }
+    shards                 = { stripe_reconcile = 33 }
     existing_stripe_secret = { secret_id = "projects/p/secrets/s", version = "1" }
     stripe_secret_key      = null
     database               = { disk_gb = 5 }
@@ -130,6 +137,7 @@ run "refused_4" {
   expect_failures = [
     var.settings,
     var.attempts,
+    var.shards,
     var.existing_stripe_secret,
     var.database,
     var.redis,
@@ -143,6 +151,7 @@ run "refused_5" {
   variables {
     settings          = { STRIPE_TAKEOVER_AT = "2026-02-30T00:00:00Z" }
     attempts          = { period_reset = { timeout_seconds = 119 } }
+    shards            = { stripe_reconcile = 2.5 }
     stripe_secret_key = ""
     database          = { disk = 100 }
     kms_key           = "projects/p/locations/us-east1/keyRings/r/cryptoKeys/k"
@@ -151,6 +160,7 @@ run "refused_5" {
   expect_failures = [
     var.settings,
     var.attempts,
+    var.shards,
     var.stripe_secret_key,
     var.database,
     var.kms_key,
