@@ -18,8 +18,9 @@ from shared.sql import Statement
 _POLL_SECONDS = 0.5
 _COUNTS = Statement(
     "counts_now",
-    "What the run of a job that goes on now has counted.",
-    "SELECT counts FROM maintenance.runs WHERE job = :job AND status = 'running' ORDER BY id DESC LIMIT 1",
+    "What the run of a job that goes on now has counted. One by hand is no shard's.",
+    "SELECT counts FROM maintenance.runs "
+    "WHERE job = :job AND shard = 0 AND status = 'running' ORDER BY id DESC LIMIT 1",
 )
 
 

@@ -21,8 +21,13 @@ from ops.migrate import migrate
 from shared.clock import format_rfc3339
 from shared.database_url import database_target
 from shared.entry import _HTTP
+from shared.invocation import Invocation
+from shared.runner import run_job
+from tests.conftest import MakeEnvironment
 from tests.support.clock import NOON
+from tests.support.jobs import count_one, ordered
 from tests.support.serving import Functions, RawAnswer, request
+from tests.support.tasks import QUEUE, Taking
 
 CONTRACT: dict[str, Any] = json.loads((Path(REPOSITORY) / "docs" / "openapi.json").read_text(encoding="utf-8"))
 SCHEMAS = CONTRACT["components"]["schemas"]
@@ -140,7 +145,9 @@ def test_what_the_contract_does_not_allow_is_refused_by_name(contracted: Served,
         ({"step": 49}, False),
         ({"step": 0}, False),
         ({"step": "1"}, False),
-        ({"shard": 1}, False),
+        ({"shard": -1}, False),
+        ({"shard": 33}, False),
+        ({"shard": "1"}, False),
         ({"slot": 1}, False),
         ({"limit": 1}, False),
     ],
@@ -152,6 +159,36 @@ def test_a_delivery_of_cloud_tasks_is_taken_as_the_contract_says(
     assert validator(SCHEMAS["Step"]).is_valid(body) is right
     answer = request(contracted, "POST", "/", json.dumps(body).encode(), {"X-CloudTasks-TaskName": "a"})
     assert (answer.status, problems(answer, "POST")) == (200 if right else 400, [])
+
+
+@pytest.mark.parametrize(("shard", "right"), [(0, True), (2, True), (3, False)])
+def test_a_shard_is_taken_where_there_are_so_many(functions: Functions, shard: int, right: bool) -> None:
+    served = functions.serve({"TEST_SHARDS": "2"}, target="stripe_reconcile")
+    body = {"slot": format_rfc3339(NOON), "step": 1, "shard": shard}
+    answer = request(served, "POST", body=json.dumps(body).encode(), headers={"X-CloudTasks-TaskName": "a"})
+    # Of Stripe it has no key: that comes later than the body.
+    assert (answer.status == 400, problems(answer, "POST")) == (not right, [])
+    assert (answer.fields.get("field") == "shard") is not right
+
+
+def test_what_a_firing_in_shards_answers_stands_in_the_contract(make_environment: MakeEnvironment) -> None:
+    with Taking() as taking:
+        services = make_environment({"CONTINUATION_QUEUE": QUEUE, "CLOUD_TASKS_EMULATOR_HOST": taking.address}).services
+        job = ordered("in_shards", count_one, shards=2)
+        told = []
+        for shard in (0, 1, 2, 0):
+            trigger = "task" if shard else "schedule"
+            outcome = run_job(services, job, Invocation(trigger, NOON, step=1, shard=shard, host="127.0.0.1:1"))
+            told.append({**outcome.as_json(), "job": "stripe_reconcile"})
+    schema = CONTRACT["paths"]["/"]["post"]["responses"]["200"]["content"]["application/json"]["schema"]
+    for answer in told:
+        assert [
+            error.message for error in validator(schema).iter_errors(json.loads(json.dumps(answer, default=str)))
+        ] == []
+    named = [sorted(each.keys() & {"handed_to", "continued_by"}) for each in told]
+    assert named == [["handed_to"], [], ["continued_by"], []]
+    # What is not described by name passes as a count.
+    assert "continued_by" in SCHEMAS["Done"]["properties"]
 
 
 def test_health_is_told_as_the_contract_says(contracted: Served, functions: Functions) -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from devstack.serving import REPOSITORY
 from functions.registry import JOBS
+from ops.progress import Progress
 from ops.shell import BUG, DOWN, NO, USAGE, WRONG, printable
 from tests.conftest import Environment
 from tests.support.clock import ManualClock
@@ -49,6 +50,35 @@ def test_status_tells_what_runs_now(database: TestDatabase, environ: dict[str, s
     assert row["running_run"] == database.value("SELECT id FROM maintenance.runs")
     assert datetime.fromisoformat(row["running_since"]) == since
     assert "running since" in ops("status", environ=environ).stdout
+
+
+def test_a_shard_says_nothing_about_its_job_but_that_it_is_at_work(
+    database: TestDatabase, environment: Environment, environ: dict[str, str]
+) -> None:
+    """A bar is a run's by hand, which is no shard."""
+    since = datetime.now(UTC) - timedelta(minutes=3)
+    runs = [(0, "incomplete", 2), (2, "failed", 90)]
+    for shard, status, counted in runs:
+        database.execute(
+            "INSERT INTO maintenance.runs (job, shard, trigger, status, dry_run, started_at, deadline_at, counts) "
+            "VALUES ('stripe_reconcile', :shard, 'task', :status, false, :at, :at, CAST(:counts AS jsonb))",
+            shard=shard, status=status, at=since + timedelta(seconds=shard),
+            counts=json.dumps({"success_count": counted}),
+        )  # fmt: skip
+
+    def told() -> dict[str, Any]:
+        rows = json.loads(run_command("status", "--json", environ=environ).stdout)
+        return next(row for row in rows if row["job"] == "stripe_reconcile")
+
+    assert (told()["last_run"]["status"], told()["running_run"]) == ("incomplete", None)
+    assert told()["state"].endswith("last incomplete")
+    shown = run_command("history", "stripe", environ={**environ, "COLUMNS": "160"}).stdout.splitlines()
+    assert [line.split()[1:4] for line in shown[1:]] == [["stripe,", "shard", "2"], ["stripe", *shown[2].split()[2:4]]]
+    rows = json.loads(run_command("history", "stripe", "--json", environ=environ).stdout)
+    assert [(row["shard"], row["short"]) for row in rows] == [(2, "stripe"), (0, "stripe")]
+    database.execute("UPDATE maintenance.runs SET status = 'running'")
+    assert told()["running_run"] == database.value("SELECT id FROM maintenance.runs WHERE shard = 2")
+    assert Progress(environment.services, JOBS["stripe_reconcile"], shown=False)._counted() == 2
 
 
 def test_status_tells_of_a_pause_and_of_the_first_firing_after_it(

@@ -31,7 +31,7 @@ _STATUS = (
 )
 _HISTORY = (
     Column("RUN", "id", right=True),
-    Column("JOB", "short"),
+    Column("JOB", "part"),
     Column("STARTED", "started_at"),
     Column("STATUS", "status"),
     Column("DRY", "dry_run"),
@@ -115,7 +115,9 @@ def add_to(group: click.Group) -> None:
         name = (recorded_as(job) or job_of(job).name) if job else None
         with shell.services.database.transaction(read_only=True) as transaction:
             rows = transaction.rows(_STATEMENTS["history"], job=name, limit=limit)
-        shell.table([{**row, "short": _short(row["job"])} for row in rows], _HISTORY, "Nothing has run yet.")
+        told = [{**row, "short": _short(row["job"])} for row in rows]
+        shown = told if shell.as_json else [{**row, "part": _part(row)} for row in told]
+        shell.table(shown, _HISTORY, "Nothing has run yet.")
 
     @command(group, "show")
     @click.argument("run_id", type=RunNumber())
@@ -211,6 +213,11 @@ def _about(run: Row) -> Iterator[str]:
         yield f"{name:{width}}  {value}"
     if zeros := [name for name, value in counts.items() if not value]:
         yield from _in_lines(f"zero: {', '.join(zeros)}")
+
+
+def _part(run: Mapping[str, Any]) -> str:
+    """The job that ran, and which shard of it, if it was one."""
+    return f"{run['short']}, shard {run['shard']}" if run["shard"] else str(run["short"])
 
 
 def _short(name: str) -> str:

@@ -2,7 +2,8 @@
 
 -- name: last_runs
 -- Of each job named: the newest run that is none of a dry run (or is one, in report mode); how the newest of these ended that
--- was not held by a pause; the one that is running now; and the pause in force, if any.
+-- was not held by a pause; the one that is running now; and the pause in force, if any. A shard alone says nothing about how
+-- the job is, but it is at work.
 SELECT
     job.name AS job, last.id, last.status, last.started_at, last.finished_at, last.counts, last.message,
     worked.status AS worked_status,
@@ -12,14 +13,14 @@ FROM unnest(CAST(:jobs AS text[])) AS job (name)
 LEFT JOIN LATERAL (
     SELECT id, status, started_at, finished_at, counts, message
     FROM maintenance.runs
-    WHERE runs.job = job.name AND runs.dry_run = :dry_run
+    WHERE runs.job = job.name AND runs.dry_run = :dry_run AND runs.shard = 0
     ORDER BY runs.started_at DESC, runs.id DESC
     LIMIT 1
 ) AS last ON true
 LEFT JOIN LATERAL (
     SELECT status
     FROM maintenance.runs
-    WHERE runs.job = job.name AND runs.dry_run = :dry_run AND runs.status <> 'paused'
+    WHERE runs.job = job.name AND runs.dry_run = :dry_run AND runs.shard = 0 AND runs.status <> 'paused'
     ORDER BY runs.started_at DESC, runs.id DESC
     LIMIT 1
 ) AS worked ON true
@@ -34,7 +35,7 @@ LEFT JOIN maintenance.controls ON controls.job = job.name AND controls.paused_un
 
 -- name: history
 -- The newest runs, of one job or of all.
-SELECT id, job, slot, trigger, status, dry_run, started_at, finished_at, counts, message
+SELECT id, job, shard, slot, trigger, status, dry_run, started_at, finished_at, counts, message
 FROM maintenance.runs
 WHERE CAST(:job AS text) IS NULL OR job = :job
 ORDER BY started_at DESC, id DESC

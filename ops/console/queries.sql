@@ -1,13 +1,14 @@
 -- What the operators' page reads beside what the commands read. Nothing here writes.
 
 -- name: newest_runs
--- Of each job named: its newest runs, the newest first. Each job's are found by an index, however many runs there are.
+-- Of each job named: its newest runs, the newest first, without those of single shards. Each job's are found by an index,
+-- however many runs there are.
 SELECT job.name AS job, run.id, run.status, run.dry_run, run.started_at, run.finished_at, run.counts
 FROM unnest(CAST(:jobs AS text[])) AS job (name)
 CROSS JOIN LATERAL (
     SELECT id, status, dry_run, started_at, finished_at, counts
     FROM maintenance.runs
-    WHERE runs.job = job.name
+    WHERE runs.job = job.name AND runs.shard = 0
     ORDER BY runs.started_at DESC, runs.id DESC
     LIMIT :each
 ) AS run
@@ -25,7 +26,7 @@ SELECT
 
 -- name: runs
 -- The newest runs, of one job or of all, with one status or with any, from a run on backwards.
-SELECT id, job, trigger, status, dry_run, started_at, finished_at, counts, message
+SELECT id, job, shard, trigger, status, dry_run, started_at, finished_at, counts, message
 FROM maintenance.runs
 WHERE (CAST(:job AS text) IS NULL OR job = :job)
   AND (CAST(:status AS text) IS NULL OR status = :status)

@@ -95,6 +95,18 @@ def test_the_first_page_says_how_each_job_is(
     assert "Made 2026-05-15 12:00:00 UTC" in said
 
 
+def test_shards_are_among_the_runs_and_say_nothing_about_their_job(console: Console, database: TestDatabase) -> None:
+    add_run(database, NOON, "incomplete", "artifact_cleanup")
+    add_run(database, NOON + timedelta(seconds=1), "failed", "artifact_cleanup")
+    database.execute("UPDATE maintenance.runs SET shard = 3 WHERE status = 'failed'")
+    said = text_of(console.page("/"))
+    assert "failed" not in said
+    assert "incomplete" in said
+    listed = text_of(console.page("/runs?job=artifact_cleanup"))
+    assert listed.count("artifact_cleanup , shard 3") == 1
+    assert listed.count(", shard") == 1
+
+
 def test_the_first_page_says_what_no_run_does_by_itself(console: Console, database: TestDatabase) -> None:
     database.execute("UPDATE maintenance.identity SET bound_at = :now", now=NOON)
     database.account("pat", "pro", NOON - timedelta(days=40), NOON - timedelta(days=3))
