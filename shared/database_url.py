@@ -3,13 +3,12 @@
 Messages made here name the setting and never repeat its text, because the text holds the password.
 """
 
+import re
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-
-from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError
+from urllib.parse import parse_qsl, unquote
 
 from shared.environ import choice
 from shared.errors import Misconfigured
@@ -17,6 +16,13 @@ from shared.errors import Misconfigured
 _EXAMPLE = "postgresql://user:password@host:5432/database"
 _SSL_MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
 _CLOUD_SQL_FOLDER = "/cloudsql/"
+# As SQLAlchemy reads it, with which the service does: whatever is no @ may stand in a password as it is.
+_URL = re.compile(
+    r"(?P<scheme>[\w+]+)://"
+    r"(?:(?P<user>[^:/]*)(?::(?P<password>[^@]*))?@)?"
+    r"(?:\[(?P<address>[^/?]+)\]|(?P<name>[^/:?]+))?(?::(?P<port>[^/?]*))?"
+    r"(?:/(?P<database>[^?]*))?(?:\?(?P<query>.*))?"
+)
 
 
 @dataclass(frozen=True)
@@ -91,29 +97,28 @@ def _refuse(why: str) -> Misconfigured:
 
 
 def _from_url(text: str) -> DatabaseTarget:
-    try:
-        url = make_url(text)
-    except (ArgumentError, ValueError):
-        # The library's own message repeats the URL, password and all.
-        raise _refuse("is not a URL") from None
-    if url.drivername.split("+")[0] not in ("postgres", "postgresql"):
+    match = _URL.fullmatch(text)
+    if match is None:
+        raise _refuse("is not a URL")
+    if match["scheme"].split("+")[0] not in ("postgres", "postgresql"):
         raise _refuse("does not begin with postgresql:// or postgres://")
-    if not url.database or not url.username:
-        raise _refuse("names no database" if not url.database else "names no user")
-    options = _options(url)
-    host = options.get("host") or url.host
+    database, user = (unquote(match[name] or "") for name in ("database", "user"))
+    if not database or not user:
+        raise _refuse("names no database" if not database else "names no user")
+    options = _options(match["query"] or "")
+    host = options.get("host") or match["name"] or match["address"]
     if not host:
         raise _refuse("names no host")
     ssl_mode = options.get("sslmode", "prefer")
     if ssl_mode not in _SSL_MODES:
         raise _refuse(f"has an unknown sslmode; known are {', '.join(_SSL_MODES)}")
-    port = _port(options.get("port") or url.port or 5432)
+    port = _port(options.get("port") or match["port"] or "5432")
     socket_folder = host.rstrip("/") if host.startswith("/") else None
     in_cloud_sql = socket_folder is not None and socket_folder.startswith(_CLOUD_SQL_FOLDER)
     return DatabaseTarget(
-        database=url.database,
-        user=url.username,
-        password=url.password,
+        database=database,
+        user=user,
+        password=None if match["password"] is None else unquote(match["password"]),
         host=None if socket_folder else host,
         port=port,
         socket_folder=socket_folder,
@@ -123,19 +128,19 @@ def _from_url(text: str) -> DatabaseTarget:
     )
 
 
-def _options(url: URL) -> Mapping[str, str]:
+def _options(query: str) -> Mapping[str, str]:
     known = ("host", "port", "sslmode", "sslrootcert")
     options: dict[str, str] = {}
-    for name, value in url.query.items():
+    for name, value in parse_qsl(query):
         if name not in known:
             raise _refuse(f"has the parameter {name!r}, which is not understood; known are {', '.join(known)}")
-        if not isinstance(value, str):
+        if name in options:
             raise _refuse(f"has the parameter {name!r} more than once")
         options[name] = value
     return options
 
 
-def _port(value: str | int) -> int:
+def _port(value: str) -> int:
     try:
         port = int(value)
     except ValueError:

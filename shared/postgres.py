@@ -7,19 +7,14 @@ deadlock_timeout (1 s by default): in a conflict with the service, we are the on
 
 import contextlib
 import functools
-import logging
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 from pg8000.exceptions import DatabaseError, InterfaceError
 from pg8000.native import to_statement
-from sqlalchemy import event
-from sqlalchemy.exc import DisconnectionError
-from sqlalchemy.exc import TimeoutError as PoolTimeoutError
-from sqlalchemy.pool import PoolProxiedConnection, QueuePool
 
+from shared.connections import ConnectionPool, Pooled
 from shared.database_url import DatabaseTarget
 from shared.errors import DataRejected, LockLost, MaintenanceError, Misconfigured, Unavailable
 from shared.postgres_connect import PROMPT_SECONDS, connector_for, set_patience
@@ -44,8 +39,6 @@ SESSION_LIMITS: Mapping[str, str] = {
 
 # Longer than the server's statement_timeout: only a connection that vanished runs into it.
 _PATIENCE_SECONDS = 75.0
-# A pooled connection that was used so short a time ago is not asked whether it still works: within a run, that is all.
-_TRUSTED_SECONDS = 1.0
 
 # SQLSTATE classes and codes: "PostgreSQL Error Codes", PostgreSQL documentation, appendix A.
 _LOCK_CODES = {"55P03", "40P01", "40001", "57014"}
@@ -112,25 +105,13 @@ def _element(value: object) -> str:
 class Database:
     """One database, with a small pool of connections that are made when they are first needed.
 
-    Connections come from pg8000 and are pooled by SQLAlchemy. Its engine is left out: transactions and statements are
-    in words of our own, a third of the round trips, and a function starts the sooner without it.
+    Connections come from pg8000. Transactions and statements are in words of our own: a third of the round trips that a
+    general engine makes.
     """
 
     def __init__(self, target: DatabaseTarget) -> None:
         self.target = target
-        self._pool = QueuePool(
-            connector_for(target, SESSION_LIMITS),
-            pool_size=2,
-            max_overflow=8,
-            timeout=5,
-            # What comes back has ended its transaction, or is dropped.
-            reset_on_return=None,
-        )
-        event.listen(self._pool, "checkout", _check)
-        event.listen(self._pool, "checkin", _note_time)
-        # The pool logs with stack traces what its user is told anyway.
-        logging.getLogger("sqlalchemy.pool").addHandler(logging.NullHandler())
-        logging.getLogger("sqlalchemy.pool").propagate = False
+        self._pool = ConnectionPool(connector_for(target, SESSION_LIMITS), _check)
 
     @contextmanager
     def transaction(self, *, read_only: bool = False) -> Iterator[Transaction]:
@@ -139,8 +120,7 @@ class Database:
         With `read_only` the server refuses every write in it. A connection whose state is in doubt is not used again.
         """
         with self._connection() as pooled:
-            connection = pooled.driver_connection
-            assert connection is not None  # noqa: S101  it was checked out just now
+            connection = pooled.driver
             with translated(self.target):
                 connection.execute_simple("BEGIN READ ONLY" if read_only else "BEGIN")
             yield Transaction(connection, self.target)
@@ -151,62 +131,48 @@ class Database:
     def session(self) -> Iterator["Session"]:
         """A connection of one's own outside any transaction, closed for good at the end: for session-level locks."""
         with self._connection() as pooled:
-            try:
-                yield Session(pooled.driver_connection, self.target)
-            finally:
-                # Closing the session is what releases its locks, whatever state it is in.
-                pooled.invalidate()
+            # Closing the session is what releases its locks, whatever state it is in.
+            pooled.is_doubtful = True
+            yield Session(pooled.driver, self.target)
 
     def dispose(self) -> None:
         """Close every pooled connection."""
         self._pool.dispose()
 
     @contextmanager
-    def _connection(self) -> Iterator[PoolProxiedConnection]:
-        with translated(self.target):
-            pooled = self._pool.connect()
-        try:
-            yield pooled
-        except BaseException as error:
-            self._abandon(pooled, error)
-            raise
-        finally:
-            pooled.close()
+    def _connection(self) -> Iterator[Pooled]:
+        with contextlib.ExitStack() as stack:
+            with translated(self.target):
+                pooled = stack.enter_context(self._pool.connection())
+            # The limit of prompt answers is for opening and checking.
+            set_patience(pooled.driver, _PATIENCE_SECONDS)
+            try:
+                yield pooled
+            except BaseException as error:
+                self._abandon(pooled, error)
+                raise
 
     @staticmethod
-    def _abandon(pooled: PoolProxiedConnection, error: BaseException) -> None:
+    def _abandon(pooled: Pooled, error: BaseException) -> None:
         """Roll back where the connection is known to be good; otherwise drop it, and the server rolls back."""
-        connection = pooled.driver_connection
-        if connection is None:
-            return  # dropped already
-        if isinstance(error, MaintenanceError) and not isinstance(error, Unavailable):
+        if not pooled.is_doubtful and isinstance(error, MaintenanceError) and not isinstance(error, Unavailable):
             with contextlib.suppress(DatabaseError, InterfaceError, OSError):
-                connection.execute_simple("ROLLBACK")
+                pooled.driver.execute_simple("ROLLBACK")
                 return
-        pooled.invalidate()
+        pooled.is_doubtful = True
 
 
 class Session(Transaction):
     """A connection outside any transaction: each statement commits by itself."""
 
 
-def _check(connection: Any, record: Any, _: object) -> None:
-    """Make sure that a connection from the pool works; one that does not is replaced by the pool.
+def _check(connection: Any) -> None:
+    """Raise unless a connection still works.
 
     A server that hangs must be found out in seconds, so this is asked with less patience than a statement.
     """
-    idle_seconds = time.monotonic() - record.info.get("idle since", time.monotonic())
-    if idle_seconds > _TRUSTED_SECONDS:
-        try:
-            set_patience(connection, PROMPT_SECONDS)
-            connection.execute_simple("SELECT")
-        except Exception as error:
-            raise DisconnectionError from error
-    set_patience(connection, _PATIENCE_SECONDS)
-
-
-def _note_time(_: object, record: Any) -> None:
-    record.info["idle since"] = time.monotonic()
+    set_patience(connection, PROMPT_SECONDS)
+    connection.execute_simple("SELECT")
 
 
 @contextmanager
@@ -218,8 +184,6 @@ def translated(target: DatabaseTarget) -> Iterator[None]:
         raise
     except (DatabaseError, InterfaceError) as error:
         raise meaning(error, target) from error
-    except PoolTimeoutError as error:
-        raise Unavailable("postgres", "All of this process's database connections are in use. Try again.") from error
     except OSError as error:
         # pg8000 lets a socket's own errors through where it reads the first byte of an answer.
         raise _connection_lost(target) from error
