@@ -21,7 +21,7 @@ resource "google_cloud_tasks_queue" "continuation" {
 
   lifecycle {
     precondition {
-      condition     = length(local.sharded) == 0 || tonumber(local.settings.MAX_CONCURRENT_JOBS) > max(0, values(local.sharded)...)
+      condition     = tonumber(local.settings.MAX_CONCURRENT_JOBS) > max(0, values(local.sharded)...)
       error_message = "MAX_CONCURRENT_JOBS is ${local.settings.MAX_CONCURRENT_JOBS} in `settings`, and ${join(", ", [for name, number in local.sharded : "${name} has ${number} shards"])}. Each shard takes one of these places: give at least one more than the largest number of shards, or leave it out; then it is ${min(100, local.at_once)}."
     }
   }
