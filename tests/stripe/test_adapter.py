@@ -1,10 +1,13 @@
 """The adapter: Stripe's SDK, and whatever else may answer in Stripe's place."""
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from datetime import timedelta
 
 import pytest
 
+from devstack.serving import REPOSITORY
 from devstack.stripe_account import Account
 from devstack.stripe_server import StripeServer
 from shared.stripe_api import StripeApi
@@ -163,3 +166,9 @@ def test_reports_come_oldest_first_and_no_more_than_asked_for(line: Line, clock:
     assert named == ["e0", "e1", "e2", "e3", "e4"]
     later = line.api.refusal_reports(reports[-1].created, 100)
     assert len(later) == 8
+
+
+def test_no_http_library_is_loaded_for_transports_that_are_not_used() -> None:
+    told = "import sys, shared.stripe_api; print(*({'requests', 'aiohttp', 'httpx'} & {*sys.modules})); import requests"
+    done = subprocess.run([sys.executable, "-c", told], cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "\n", "")
