@@ -215,6 +215,7 @@ def test_the_demo_uses_given_servers_and_leaves_the_named_database_alone(
     assert demo.left() == []
 
 
+@pytest.mark.slow
 def test_interrupted_the_demo_drops_its_database(start: Start, servers: Stack) -> None:
     before = databases(servers.database_url)
     demo = start("devstack.demo", DATABASE_URL=servers.database_url, REDIS_URL=servers.redis_url)

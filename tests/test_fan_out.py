@@ -240,7 +240,7 @@ def test_the_bucket_is_cleaned_once_whatever_becomes_of_the_shards(
     assert all(count < 90 for count in did)
 
 
-@pytest.mark.parametrize("job", ["abandoned_cleanup", "opt_out_cleanup"])
+@pytest.mark.parametrize("job", ["abandoned_cleanup", pytest.param("opt_out_cleanup", marks=pytest.mark.slow)])
 def test_erasures_are_complete_when_the_shards_have_drained_the_outbox(
     world: CleanupWorld, functions: Functions, tasks: str, job: str
 ) -> None:

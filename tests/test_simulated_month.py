@@ -143,6 +143,7 @@ def month(
 
 @pytest.mark.skipif(why_absent() is not None, reason=why_absent() or "")
 @pytest.mark.timeout(900)
+@pytest.mark.slow
 def test_a_month_of_all_six_jobs_ends_with_the_data_right_and_every_slot_accounted_for(
     month: Month, database: TestDatabase, functions: Functions, redis_client: "redis.Redis"
 ) -> None:

@@ -24,7 +24,9 @@ def everybody(scene: Scene, job: str, *, machines: int) -> list[Told]:
     return [Told(job, slot, answer.code, answer.text) for answer in answers if answer is not None]
 
 
-@pytest.mark.parametrize(("job", "machines"), [("stripe_reconcile", 2), ("abandoned_cleanup", 1)])
+@pytest.mark.parametrize(
+    ("job", "machines"), [("stripe_reconcile", 2), pytest.param("abandoned_cleanup", 1, marks=pytest.mark.slow)]
+)
 def test_of_fifty_requests_at_once_one_runs(place: Place, job: str, machines: int) -> None:
     with Scene(place, _QUIET) as scene:
         answers = everybody(scene, job, machines=machines)
@@ -36,6 +38,7 @@ def test_of_fifty_requests_at_once_one_runs(place: Place, job: str, machines: in
         assert judge(scene, Player(scene).play()) == []
 
 
+@pytest.mark.slow
 def test_fifty_requests_for_all_jobs_at_once(place: Place) -> None:
     """More jobs than may run at once, each asked for many times: every one of them gets its turn in the end."""
     with Scene(place, _QUIET) as scene:
@@ -68,7 +71,7 @@ def _large(client: "redis.Redis", key: str) -> None:
 Fill = Callable[["redis.Redis", str], None]
 
 
-@pytest.mark.parametrize("fill", [_text, _list, _large])
+@pytest.mark.parametrize("fill", [_list, *(pytest.param(fill, marks=pytest.mark.slow) for fill in (_text, _large))])
 def test_a_redis_full_of_somebody_elses_values_under_our_names_stops_nothing(place: Place, fill: Fill) -> None:
     """Values that do not expire, under every name that we use: they are nobody's lock, and no result."""
     with Scene(place, _QUIET) as scene:

@@ -77,8 +77,8 @@ def restart(server: PostgresServer, scene: Scene, *, politely: bool) -> None:
     ("job", "politely", "after"),
     [
         ("stripe_reconcile", False, 9_000),
-        ("abandoned_cleanup", False, 9_000),
-        ("period_reset", True, 4_500),
+        pytest.param("abandoned_cleanup", False, 9_000, marks=pytest.mark.slow),
+        pytest.param("period_reset", True, 4_500, marks=pytest.mark.slow),
     ],
 )
 def test_a_server_that_restarts_in_the_middle_of_a_run(
@@ -168,7 +168,7 @@ def disk(server: PostgresServer, small_disk: Path) -> Iterator[Disk]:
     made.remove()
 
 
-@pytest.mark.parametrize("pages", [0, 20])
+@pytest.mark.parametrize("pages", [pytest.param(0, marks=pytest.mark.slow), 20])
 def test_a_full_disk_stops_runs_and_harms_nothing(own_place: Place, disk: Disk, pages: int) -> None:
     """At the start of a run, or in its middle. When there is room again, the same firings complete."""
     with Scene(own_place, _QUIET) as scene:
