@@ -57,6 +57,9 @@ def run_job(services: Services, job: Job, invocation: Invocation) -> Outcome:
     severity = _SEVERITY.get(outcome.status, "INFO" if outcome.success or outcome.status is Status.BUSY else "ERROR")
     if execution.left is Left.SHARDS and "handed_to" in fields:
         severity = "INFO"
+    if invocation.shard:
+        # What it did counts once more in the line of the firing that it is a part of.
+        fields["shard"] = invocation.shard
     event = "finish" if execution.began else "answer"
     services.log.write(severity, str(fields.pop("message")), event=event, trigger=invocation.trigger, **fields)
     return outcome

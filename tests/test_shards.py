@@ -253,6 +253,15 @@ def test_a_run_by_hand_and_the_shards_exclude_one_another(firing: Firing) -> Non
     assert firing.run(trigger="manual", slot=None).status is Status.COMPLETED
 
 
+def test_a_shards_line_says_that_it_is_one(firing: Firing) -> None:
+    firing.run()
+    for number in range(4):
+        firing.deliver(number)
+    lines = [line for line in firing.environment.lines() if line["event"] == "finish"]
+    assert [line.get("shard") for line in lines] == [None, 1, 2, 3, None]
+    assert [line["severity"] for line in lines] == ["INFO"] * 5
+
+
 def test_shards_do_not_exclude_one_another(firing: Firing) -> None:
     firing.run()
     seen = []
