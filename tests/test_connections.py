@@ -142,7 +142,8 @@ PARTS = st.text("aB1.-_~!$&'()*+,;=:/#?% @\\[]é", max_size=8)
 @example(user="a%40b", password="%25%2B+", host="db", database="my%20files")
 @example(user="ann", password="", host="db", database="x")
 def test_it_is_read_as_sqlalchemy_reads_it(user: str, password: str | None, host: str, database: str) -> None:
-    text = f"postgresql://{user}{'' if password is None else ':' + password}@{host}/{database}"
+    # A setting's blanks at its ends are nobody's.
+    text = f"postgresql://{user}{'' if password is None else ':' + password}@{host}/{database}".strip()
     try:
         expected = make_url(text)
     except Exception:  # noqa: BLE001  it has several for what it does not understand
@@ -162,4 +163,4 @@ def test_it_is_read_as_sqlalchemy_reads_it(user: str, password: str | None, host
         assert found.port == int(expected.port or 5432) or "port" in expected.query
     elif expected is not None and expected.username and expected.host and expected.database:
         # What is refused is refused for what this reads and SQLAlchemy leaves to the driver.
-        assert expected.query or expected.port is not None or text != text.strip()
+        assert expected.query or expected.port is not None
