@@ -144,9 +144,10 @@ class Database:
         with contextlib.ExitStack() as stack:
             with translated(self.target):
                 pooled = stack.enter_context(self._pool.connection())
-            # The limit of prompt answers is for opening and checking.
-            set_patience(pooled.driver, _PATIENCE_SECONDS)
             try:
+                with translated(self.target):
+                    # The limit of prompt answers is for opening and checking.
+                    set_patience(pooled.driver, _PATIENCE_SECONDS)
                 yield pooled
             except BaseException as error:
                 self._abandon(pooled, error)

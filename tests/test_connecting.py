@@ -1,5 +1,6 @@
 """Connecting to PostgreSQL: TLS, sockets, Cloud SQL, and connections that went away between two runs."""
 
+import os
 import socket
 import threading
 from collections.abc import Iterator
@@ -150,6 +151,18 @@ def test_a_connection_that_died_between_two_runs_is_replaced(database: TestDatab
     assert environment.run().status is Status.COMPLETED
     end_idle_sessions(database)
     assert environment.run().status is Status.COMPLETED
+
+
+def test_a_connection_whose_socket_is_gone_is_replaced_though_it_was_used_just_now(database: TestDatabase) -> None:
+    connections = Database(database_target({"DATABASE_URL": database.url}))
+    with connections.transaction() as transaction:
+        used = transaction._connection
+    os.close(used._usock.detach())
+    with pytest.raises(Unavailable), connections.transaction():
+        pass
+    with connections.transaction() as transaction:
+        assert transaction._connection is not used
+    connections.dispose()
 
 
 def test_runs_leave_no_connection_behind(database: TestDatabase, environment: Environment) -> None:
