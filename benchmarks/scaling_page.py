@@ -102,7 +102,7 @@ def _far(curves: Sequence[Curve]) -> str:
         rows.append(
             [
                 NAMES[curve.key],
-                f"{seconds / _HOUR:,.1f} h",
+                f"{seconds / _HOUR:,.1f} h" if seconds >= _HOUR else f"{seconds / 60:,.1f} min",
                 f"{runs:,}",
                 f"{math.ceil(runs / _STEPS):,}",
                 f"{curve.at_far('wal_mib') / _GIB:,.0f} GiB",
