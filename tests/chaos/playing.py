@@ -215,6 +215,9 @@ class Player:
         """Wait for answers; those of stopped machines come when they have gone on."""
         end = time.monotonic() + _PATIENCE_SECONDS
         while self._open:
+            if also_stopped:
+                # What goes on may run into a stop that is still planned.
+                self._wake()
             waiting = [each for each in list(self._open) if also_stopped or not each[2].is_stopped]
             if not waiting:
                 return
