@@ -93,7 +93,7 @@ locals {
     },
     {
       for name, job in local.jobs : "items/${name}" => {
-        about  = "${job.counts[0]} of ${name}"
+        about = "${job.counts[0]} of ${name}"
         # A shard's counts come once more with the firing's own.
         filter = "jsonPayload.event=\"finish\" AND jsonPayload.job=\"${name}\" AND jsonPayload.${job.counts[0]}>=0 AND NOT jsonPayload.shard>0"
         field  = "jsonPayload.${job.counts[0]}"
