@@ -156,11 +156,13 @@ class Database:
     @staticmethod
     def _abandon(pooled: Pooled, error: BaseException) -> None:
         """Roll back where the connection is known to be good; otherwise drop it, and the server rolls back."""
-        if not pooled.is_doubtful and isinstance(error, MaintenanceError) and not isinstance(error, Unavailable):
+        is_known_good = not pooled.is_doubtful and isinstance(error, MaintenanceError)
+        # Until the answer to the ROLLBACK is here, whatever else may break in.
+        pooled.is_doubtful = True
+        if is_known_good and not isinstance(error, Unavailable):
             with contextlib.suppress(DatabaseError, InterfaceError, OSError):
                 pooled.driver.execute_simple("ROLLBACK")
-                return
-        pooled.is_doubtful = True
+                pooled.is_doubtful = False
 
 
 class Session(Transaction):

@@ -132,11 +132,14 @@ class SharedPace:
         constants = (BURST_SECONDS, SLOWEST, RECOVERY_A_SECOND, _LONGEST_PAUSE_SECONDS, _FORGOTTEN_AFTER_SECONDS)
         try:
             granted, wait, is_pause = self._redis.run_script(_SCRIPT, self._key, *arguments, *constants)
-        except MaintenanceError as error:
+            turns, seconds = int(float(granted)), float(wait)
+            if not 0 <= turns <= self._lot or not 0 <= seconds <= _LONGEST_PAUSE_SECONDS + 1:
+                raise ValueError("no answer of the script's")
+        except (MaintenanceError, TypeError, ValueError, OverflowError) as error:
             self._is_lost = True
             self._on_loss(error)
             return
-        self._turns = int(float(granted))
-        self._wait_until = self._timer.seconds() + float(wait)
+        self._turns = turns
+        self._wait_until = self._timer.seconds() + seconds
         if is_pause == "1":
             self._paused_until = self._wait_until

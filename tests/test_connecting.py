@@ -15,7 +15,7 @@ from devstack.stack import Stack
 from ops.engine import make_engine
 from shared import cloud_sql
 from shared.database_url import DatabaseTarget, database_target
-from shared.errors import MaintenanceError, Misconfigured, Unavailable
+from shared.errors import LockLost, MaintenanceError, Misconfigured, Unavailable
 from shared.outcome import Status
 from shared.postgres import SESSION_LIMITS, Database
 from shared.sql import Statement
@@ -160,6 +160,23 @@ def test_a_connection_whose_socket_is_gone_is_replaced_though_it_was_used_just_n
     os.close(used._usock.detach())
     with pytest.raises(Unavailable), connections.transaction():
         pass
+    with connections.transaction() as transaction:
+        assert transaction._connection is not used
+    connections.dispose()
+
+
+def test_a_connection_whose_rollback_was_broken_into_is_not_used_again(
+    database: TestDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connections = Database(database_target({"DATABASE_URL": database.url}))
+
+    def interrupted(_: str) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt), connections.transaction() as transaction:  # noqa: PT012  the transaction is what is tried
+        used = transaction._connection
+        monkeypatch.setattr(used, "execute_simple", interrupted)
+        raise LockLost("a row")
     with connections.transaction() as transaction:
         assert transaction._connection is not used
     connections.dispose()

@@ -158,6 +158,18 @@ def test_where_redis_is_lost_each_keeps_to_its_part(shards: Shards, how: str) ->
     assert pace.pause == pytest.approx(7)
 
 
+@pytest.mark.parametrize(
+    "answer", [None, 7, ["1", "0"], ["x", "0", "0"], ["nan", "0", "0"], ["0", "inf", "0"], ["9e9"] * 3]
+)
+def test_an_answer_that_is_none_of_the_scripts_is_a_redis_that_is_lost(
+    shards: Shards, monkeypatch: pytest.MonkeyPatch, answer: object
+) -> None:
+    monkeypatch.setattr(RedisStore, "run_script", lambda *_: answer)
+    pace = shards.pace(90)
+    assert pace.delay() == 0
+    assert len(shards.losses) == 1
+
+
 def test_the_script_leaves_nothing_behind_for_ever(shards: Shards) -> None:
     shards.pace(10).delay()
     assert 0 < shards.client.ttl(KEY) <= 600

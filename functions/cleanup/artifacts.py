@@ -57,6 +57,9 @@ def open_slot(ctx: Context) -> JobResult:
     """Sweep the bucket, and leave what goes to the shards: nothing may go before all is counted. Raises as `run`."""
     bucket = ctx.connect_bucket()
     sweep = _Sweep(ctx, bucket, _load(ctx, bucket))
+    if sweep.is_any_file_there():
+        # As in a run: a sweep may be refused, or take several attempts.
+        Outbox(ctx, bucket, bucket.state(), KINDS).drain()
     left = sweep.what_is_left(_swept(sweep, None))
     return JobResult("; ".join(["Artifact cleanup swept the bucket", *left]), complete=not left, gauges=sweep.gauges())
 
