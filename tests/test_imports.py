@@ -19,7 +19,7 @@ class Untouchable(dict):
     get = __getitem__
     __contains__ = __getitem__
 
-import functions_framework, flask, sqlalchemy, pg8000, redis, cronsim  # what others do at import is theirs
+import functions_framework, flask, pg8000, redis, cronsim  # what others do at import is theirs
 
 def refuse(*_): raise AssertionError("a socket was made")
 

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import zipfile
 from collections.abc import Callable
+from importlib.metadata import distribution
 from pathlib import Path
 
 import grimp
@@ -69,6 +70,27 @@ def test_nothing_is_in_it_but_what_production_imports(
     assert set(sizes) == python | statements | {"requirements.txt", "functions/jobs.json"}
     assert texts["requirements.txt"] == (REPOSITORY / "requirements.txt").read_text(encoding="utf-8")
     assert texts["functions/jobs.json"] == (REPOSITORY / "functions/jobs.json").read_text(encoding="utf-8")
+
+
+def test_nothing_is_installed_for_it_but_what_it_imports() -> None:
+    imported = {module for file in imported_by_production() for module in _imports(REPOSITORY / file)}
+    modules = {f"{module.replace('.', '/')}{end}" for module in imported for end in (".py", "/__init__.py")}
+    lines = (REPOSITORY / "requirements.in").read_text(encoding="utf-8").splitlines()
+    packages = {line.partition("[")[0] for line in lines if not line.startswith("#")}
+    # What serves the functions imports them, and not they it.
+    for package in packages - {"functions-framework"}:
+        assert modules & {str(file) for file in distribution(package).files or ()}, package
+
+
+def _imports(file: Path) -> set[str]:
+    """All that a file imports, wherever it does; of `from a import b` both a and a.b, because b may be a module."""
+    found = set()
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return found
 
 
 def imported_by_production() -> set[str]:
