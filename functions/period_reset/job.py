@@ -38,16 +38,18 @@ def run(ctx: Context) -> JobResult:
         return _dry_run(ctx, month)
     sweep = Sweep(ctx, month)
     waits = iter(_WAITS_SECONDS)
-    while sweep.may_go_on():
-        if sweep.one_pass():
-            continue
+    while True:
+        moved = sweep.one_pass()
+        # This reads the table once. A pass that finds nothing goes over all keys in one statement, which takes longer.
         # An account that the database refused would be refused again: it is counted and logged, and not waited for.
         found = _look(ctx, month, sweep.refused)
-        pause = next(waits, None)
-        if found.others_due == 0 or pause is None:
+        if found.others_due == 0 or not sweep.may_go_on():
             return _result(ctx, sweep, found)
-        ctx.timer.wait(pause)
-    return _result(ctx, sweep, _look(ctx, month, sweep.refused))
+        if moved == 0:
+            pause = next(waits, None)
+            if pause is None:
+                return _result(ctx, sweep, found)
+            ctx.timer.wait(pause)
 
 
 def waiting(transaction: Transaction, now: datetime, settings: Settings) -> Mapping[str, int]:
