@@ -107,5 +107,5 @@ lock: ## Compile requirements*.in anew (needs uv); UPGRADE=--upgrade takes newer
 	done
 
 clean: ## Remove what the project made here
-	@rm -rf $(VENV) $(dir $(CHECKOV)) $(dir $(TASKS)) $(dir $(AUDIT)) .devstack .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	@rm -rf $(VENV) $(dir $(CHECKOV)) $(dir $(TASKS)) $(dir $(AUDIT)) .devstack .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis build
 	@rm -rf infra/terraform/.terraform infra/terraform/build
