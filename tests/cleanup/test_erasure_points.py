@@ -1,11 +1,15 @@
 """Erasing beside the live service: its transactions at every point of a run."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import pytest
 
+from functions.cleanup.erasing import STATEMENTS
 from shared.outcome import Outcome, Status
+from shared.postgres import Row, Transaction
+from shared.sql import Statement
 from tests.cleanup.live_service import (
     Action,
     Scene,
@@ -185,3 +189,29 @@ def test_the_service_comes_at_every_point_of_a_run(
                 assert mine <= world.named_objects(), f"after statement {point}: an object was forgotten"
     assert point > 8, "the points of a whole run"
     assert committed
+
+
+@pytest.mark.parametrize(("after", "stays_open"), [("lock_runs", True), ("find_shared", False)])
+def test_a_file_that_comes_into_use_while_its_run_is_locked_stays(
+    world: CleanupWorld, monkeypatch: pytest.MonkeyPatch, after: str, stays_open: bool
+) -> None:
+    """The locks on the files alone stand in its way.
+
+    A link that is not committed yet is seen by no later statement. It would go with its file when it commits in time.
+    """
+    scene = an_ended_run_with_a_draft_that_is_bare(world)
+    intruder = Intruder(world.database, copy_what_it_is_appended_to, scene, stays_open=stays_open)
+    original, begun = Transaction.rows, list[str]()
+
+    def rows(transaction: Transaction, statement: Statement, **parameters: Any) -> Sequence[Row]:
+        answer = original(transaction, statement, **parameters)
+        if statement is STATEMENTS[after] and not begun:
+            begun.append(after)
+            intruder.begin()
+        return answer
+
+    monkeypatch.setattr(Transaction, "rows", rows)
+    outcome = world.run("opt_out_cleanup")
+    intruder.end()
+    assert begun
+    check(world, scene, intruder, outcome, f"after {after}")
