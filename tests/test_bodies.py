@@ -117,6 +117,24 @@ def test_no_header_forges_a_line_or_a_header(served: Served, name: str, value: b
     is_well(served)
 
 
+def test_no_name_in_a_body_forges_a_line(served: Served) -> None:
+    """An unknown name is logged as it came."""
+    answer = request(served, "POST", body=json.dumps({FORGED.replace("\\n", "\n"): 1}).encode())
+    assert (answer.status, answer.fields["field"]) == (400, FORGED.replace("\\n", "\n"))
+    is_well(served)
+
+
+@pytest.mark.parametrize("second", ["2026-05-15T12:00:00Z", "2026-05-15T11:00:00Z", ""])
+def test_a_schedule_time_that_comes_twice_starts_no_run(served: Served, second: str) -> None:
+    """Whoever adds a header to another's request does not choose the firing, nor have it done twice."""
+    name = "X-CloudScheduler-ScheduleTime"
+    answer = sent(served, f"POST / HTTP/1.1\r\nHost: x\r\n{name}: 2026-05-15T12:00:00Z\r\n{name}: {second}\r\n"
+                          "Content-Length: 0\r\nConnection: close\r\n\r\n".encode())  # fmt: skip
+    assert answer.startswith(b"HTTP/1.1 400")
+    assert name.encode() in answer
+    is_well(served)
+
+
 @pytest.mark.parametrize(
     "path", [b"/%00", b"/%0a%0dX-Forged:%20yes", b"/\xff\xfe", b"/%ff", b"//evil.example/", b"/" + b"a" * 9000]
 )

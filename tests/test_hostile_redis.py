@@ -84,7 +84,20 @@ def test_a_result_of_another_shape_or_of_something_else_is_none(
     is_done(database, environment, degraded=False)
 
 
-TEXTS = ["", "no JSON", "{", "[]", "null", "7", '"text"', "[" * 100_000, "NaN", b"\xff\xfe", b"\x80\x04K\x01."]
+TEXTS = [
+    "",
+    "no JSON",
+    "{",
+    "[]",
+    "null",
+    "7",
+    '"text"',
+    "[" * 100_000,
+    "[" * 60_000,
+    "NaN",
+    b"\xff\xfe",
+    b"\x80\x04K\x01.",
+]
 
 
 @pytest.mark.parametrize("text", TEXTS, ids=lambda text: repr(text)[:20])
@@ -93,6 +106,15 @@ def test_what_is_no_result_is_none(
 ) -> None:
     database.account("ann", "free")
     redis_client.set(RESULT, text)
+    is_done(database, environment, degraded=False)
+
+
+def test_a_result_that_goes_on_after_its_end_is_none(
+    database: TestDatabase, environment: Environment, redis_client: "redis.Redis"
+) -> None:
+    """What was read of it would be a whole result; but nobody has read what else there is."""
+    database.account("ann", "free")
+    redis_client.set(RESULT, json.dumps(stored(environment)).ljust(70_000) + "no JSON")
     is_done(database, environment, degraded=False)
 
 
@@ -125,12 +147,13 @@ def test_a_large_result_is_not_read_whole(environment: Environment, redis_client
 # ---- what stands under a lock's name
 
 
+@pytest.mark.parametrize("lasting", [YEAR_MS, None], ids=["a year", "for ever"])
 def test_a_value_that_outlasts_every_lock_is_nobodys(
-    database: TestDatabase, environment: Environment, redis_client: "redis.Redis"
+    database: TestDatabase, environment: Environment, redis_client: "redis.Redis", lasting: int | None
 ) -> None:
     """A lock lasts an hour at the most. What lasts a year would stop the job for a year."""
     database.account("ann", "free")
-    redis_client.set(LOCK, "somebody else's", px=YEAR_MS)
+    redis_client.set(LOCK, "somebody else's", px=lasting)
     is_done(database, environment, degraded=True)
     (line,) = [line for line in environment.lines() if line["event"] == "degraded"]
     assert LOCK in line["message"]
@@ -226,6 +249,7 @@ ANSWERS = {
     "HTTP": b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n",
     "OK to everything": b"+OK\r\n" * 4,
     "TLS": b"\x15\x03\x01\x00\x02\x02\x46\r\n",
+    "an error that quotes a value": b"-ERR wrong value 'ann@example.org'\r\n" * 4,
     "no UTF-8": b"$2\r\n\xff\xfe\r\n" * 4,
 }
 
@@ -243,4 +267,6 @@ def test_what_is_no_redis_stops_nothing(
     database: TestDatabase, make_environment: MakeEnvironment, saying: Saying
 ) -> None:
     database.account("ann", "free")
-    is_done(database, make_environment({"REDIS_URL": saying.url}), degraded=True)
+    environment = make_environment({"REDIS_URL": saying.url})
+    is_done(database, environment, degraded=True)
+    assert "ann@example.org" not in environment.log

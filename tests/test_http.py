@@ -11,13 +11,17 @@ from urllib.parse import urlsplit
 
 import pytest
 import redis
+from flask import Request
+from werkzeug.test import EnvironBuilder
 
 from devstack.databases import create_database, drop_database
 from devstack.serving import Served
 from devstack.stack import Stack
+from functions.registry import JOBS
 from ops.migrate import migrate
 from shared.database_url import database_target
-from tests.support.clock import NOON
+from shared.entry import entry_points
+from tests.support.clock import NOON, ManualClock
 from tests.support.database import TestDatabase
 from tests.support.serving import Functions, firing, request
 from tests.test_connecting import end_idle_sessions
@@ -263,3 +267,25 @@ def test_a_connection_that_died_in_the_pool_leaves_no_stack_trace_in_the_log(
     end_idle_sessions(database)
     assert firing(served, slot=None).fields["status"] == "completed"
     assert "Traceback" not in served.log.read_text()
+
+
+def test_what_nobody_foresaw_is_answered_and_only_the_log_tells_what_it_was(
+    environ: dict[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Broken(ManualClock):
+        """A clock that fails when it is first asked."""
+
+        asked = False
+
+        def now(self) -> datetime:
+            if not self.asked:
+                self.asked = True
+                raise RuntimeError("an entrail")
+            return super().now()
+
+    entry_point = entry_points(JOBS, environ=environ, clock=Broken())["period_reset"]
+    answer = entry_point(Request(EnvironBuilder(method="POST").get_environ()))
+    fields = answer.get_json()
+    assert (answer.status_code, fields["status"], fields["job"]) == (500, "failed", "period_reset")
+    assert "entrail" not in answer.get_data(as_text=True)
+    assert fields["error_id"] in capsys.readouterr().out

@@ -85,6 +85,13 @@ def test_a_wrong_body_is_refused_by_name(body: bytes, field: str) -> None:
     assert field in str(refused.value)
 
 
+def test_a_long_unknown_name_is_not_told_whole() -> None:
+    with pytest.raises(BadRequest) as refused:
+        parse_invocation(None, b'{"' + b"x" * 10_000 + b'": 1}', NOON)
+    assert refused.value.field == "x" * 64
+    assert len(str(refused.value)) < 200
+
+
 @pytest.mark.parametrize("header", ["", "soon", "2026-05-15", "2026-05-15T12:00:00", SLOT + SLOT, "x" * 10_000])
 def test_a_broken_schedule_time_is_refused(header: str) -> None:
     with pytest.raises(BadRequest) as refused:

@@ -2,6 +2,7 @@
 
 import io
 import json
+import threading
 from datetime import timedelta
 
 import pytest
@@ -81,3 +82,37 @@ def test_a_secret_of_a_few_letters_does_not_mangle_every_word() -> None:
 
 def test_a_long_value_is_cut() -> None:
     assert len(str(written("x" * 1_000_000)["message"])) == 4000
+
+
+@pytest.mark.parametrize("text", ["\ud800", "\u2028", "\x85", "é"])
+def test_a_line_is_plain_ascii_whatever_is_told(text: str) -> None:
+    """Half a character cannot be written in any encoding, and some programs take the others for the end of a line."""
+    stream = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    Log(stream, ManualClock(), Redactor(())).write("INFO", text, item=text)
+    stream.seek(0)
+    (line,) = stream.read().splitlines()
+    assert (json.loads(line)["message"], json.loads(line)["item"]) == (text, text)
+
+
+class Slow(io.StringIO):
+    """A stream with which another thread writes, too, while the first text is only half written."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.log = Log(self, ManualClock(), Redactor(()))
+        self.other = threading.Thread(target=self.log.write, args=("INFO", "second"))
+
+    def write(self, text: str) -> int:
+        super().write(text[:5])
+        if self.other.ident is None:
+            self.other.start()
+            # It must not come to its end now; nothing tells that it waits.
+            self.other.join(0.2)
+        return 5 + super().write(text[5:])
+
+
+def test_the_lines_of_two_threads_do_not_mix() -> None:
+    stream = Slow()
+    stream.log.write("INFO", "first")
+    stream.other.join()
+    assert [json.loads(line)["message"] for line in stream.getvalue().splitlines()] == ["first", "second"]
