@@ -12,6 +12,7 @@ import pytest
 from sqlalchemy import Connection, text
 
 from devstack.accounts import add_accounts
+from functions.period_reset import sweep
 from functions.period_reset.sweep import STATEMENTS
 from shared.outcome import Status
 from shared.postgres import Database, Row
@@ -50,6 +51,24 @@ def open_transaction(database: TestDatabase, sql: str, **parameters: object) -> 
     with database.engine.connect() as connection:
         connection.execute(text(sql), parameters)
         yield connection
+
+
+def test_one_that_is_held_keeps_nobody_far_behind_it_waiting(
+    database: TestDatabase, make_environment: MakeEnvironment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its user is held, so it is tried by itself; before the next that is due lie more keys than one look goes over."""
+    monkeypatch.setattr(sweep, "_KEYS_A_BATCH", 3)
+    monkeypatch.setattr(sweep, "_FIRST_SIZE", 2)
+    for number in range(20):
+        is_due = number in (0, 19)
+        start, end = (APRIL, APRIL_END) if is_due else (MAY, MAY_END)
+        database.account(f"user {number:02}", "free", start, end)
+    environment = make_environment(virtual=True)
+    with open_transaction(database, "SELECT FROM users WHERE id = 'user 00' FOR UPDATE"):
+        outcome = environment.run()
+    assert (outcome.status, outcome.counts["updated_count"]) == (Status.INCOMPLETE, 1)
+    rows = database.rows("SELECT user_id FROM billing_accounts WHERE current_period_start <> :may", may=MAY)
+    assert [row["user_id"] for row in rows] == ["user 00"]
 
 
 def in_background(action: Callable[[], object]) -> threading.Thread:
@@ -255,7 +274,7 @@ def test_a_storm_of_usage_upgrades_and_downgrades(
 def batch_parameters() -> dict[str, object]:
     return {
         "from_start": True, "after": "", "only": None, "refused": [], "free_plans": ["free"], "now": NOON,
-        "month_start": MAY, "month_end": MAY_END, "size": 10,
+        "month_start": MAY, "month_end": MAY_END, "size": 10, "keys": 100,
     }  # fmt: skip
 
 

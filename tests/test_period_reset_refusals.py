@@ -2,6 +2,7 @@
 
 import pytest
 
+from functions.period_reset import sweep
 from shared.outcome import Status
 from tests.conftest import Environment, MakeEnvironment
 from tests.support.clock import NOON, ManualClock
@@ -51,6 +52,40 @@ def test_one_refused_account_takes_no_other_along(database: TestDatabase, enviro
     assert moved(database) == set(names) - {"user 07"}
     assert told(environment) == ["user 07"]
     assert "not this one" in next(line for line in environment.lines() if line["event"] == "item")["message"]
+
+
+@pytest.mark.parametrize("refused", [None, "user 041"])
+def test_where_few_of_many_are_due_no_batch_looks_at_all_keys(
+    database: TestDatabase, environment: Environment, monkeypatch: pytest.MonkeyPatch, refused: str | None
+) -> None:
+    monkeypatch.setattr(sweep, "_KEYS_A_BATCH", 7)
+    names = [f"user {number:03}" for number in range(100)]
+    accounts(database, *names)
+    due = {"user 000", "user 006", "user 007", "user 040", "user 041", "user 099"}
+    database.execute(
+        "UPDATE billing_accounts SET current_period_start = :start, current_period_end = :end "
+        "WHERE user_id <> ALL (CAST(:due AS text[]))",
+        start=MAY, end=MAY.replace(day=31, hour=23, minute=59, second=59), due=list(due),
+    )  # fmt: skip
+    database.execute("CREATE TABLE walks (at timestamptz)")
+    database.script(
+        "CREATE FUNCTION note_walk() RETURNS trigger LANGUAGE plpgsql AS "
+        "'BEGIN INSERT INTO walks VALUES (clock_timestamp()); RETURN NULL; END'"
+    )
+    database.script(
+        "CREATE TRIGGER note_walk AFTER UPDATE ON billing_accounts FOR EACH STATEMENT EXECUTE FUNCTION note_walk()"
+    )
+    # After a refusal one account is tried after the other: those steps go over the keys in stretches, too.
+    refuse(database, f"who = '{refused}'")
+    outcome = environment.run()
+    assert outcome.status is Status.COMPLETED
+    assert outcome.counts["updated_count"] == len(due) - (refused is not None)
+    assert moved(database) == set(names) - {refused}
+    if refused is None:
+        assert database.value("SELECT count(*) FROM walks") >= len(names) // 8
+        # Three stretches have those that were due, and each is a transaction of its own.
+        sql = "SELECT count(DISTINCT xmin::text) FROM billing_accounts WHERE user_id = ANY (CAST(:due AS text[]))"
+        assert database.value(sql, due=list(due)) == 3
 
 
 def test_an_error_code_of_the_services_own_is_one_accounts_matter_too(

@@ -38,18 +38,18 @@ def run(ctx: Context) -> JobResult:
         return _dry_run(ctx, month)
     sweep = Sweep(ctx, month)
     waits = iter(_WAITS_SECONDS)
-    while True:
+    # This reads the table once; a pass that finds nothing goes over all keys, which takes longer.
+    found = _look(ctx, month, sweep.refused)
+    while found.others_due and sweep.may_go_on():
         moved = sweep.one_pass()
-        # This reads the table once. A pass that finds nothing goes over all keys in one statement, which takes longer.
         # An account that the database refused would be refused again: it is counted and logged, and not waited for.
         found = _look(ctx, month, sweep.refused)
-        if found.others_due == 0 or not sweep.may_go_on():
-            return _result(ctx, sweep, found)
-        if moved == 0:
+        if moved == 0 and found.others_due:
             pause = next(waits, None)
             if pause is None:
-                return _result(ctx, sweep, found)
+                break
             ctx.timer.wait(pause)
+    return _result(ctx, sweep, found)
 
 
 def waiting(transaction: Transaction, now: datetime, settings: Settings) -> Mapping[str, int]:

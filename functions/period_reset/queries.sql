@@ -5,8 +5,22 @@
 --   its period has ended, or it never had one;
 --   its period is not the month's already (in the month's last second the end is past and the period is right).
 --
--- The keys after which a batch looks are those of the pass: from the start, or after the last key. `refused` names the
--- accounts that the database has refused in earlier passes.
+-- The keys after which a batch looks are those of the pass: from the start, or after the last key; and so many (`keys`) of
+-- them, because of many accounts few may be due. `refused` names the accounts that the database has refused in earlier
+-- passes.
+
+-- name: stretch
+-- The last key that is looked at, and whether it is the last there is. One row in any case.
+SELECT
+    coalesce(further.user_id, (SELECT max(user_id) FROM billing_accounts)) AS last_key, further.user_id IS NULL AS is_last
+FROM (SELECT 1) AS always
+LEFT JOIN (
+    SELECT user_id FROM billing_accounts
+    WHERE CAST(:from_start AS boolean) OR user_id > :after
+    ORDER BY user_id
+    OFFSET :keys
+    LIMIT 1
+) AS further ON true
 
 -- name: reset_batch
 -- Move the next due accounts, in the order of user_id, to the month, and give each its usage counter of that month; with
@@ -16,10 +30,13 @@
 -- is there already is never touched: pages used stay used. The keys go into the UPDATE as an array, because for a join the
 -- planner reads the whole table once a batch. Gives counts and the last key, never rows, so that the answer to a process
 -- that was stopped fits into the socket's buffer.
-WITH due AS MATERIALIZED (
+WITH stretch AS MATERIALIZED (
+    -- insert: stretch
+), due AS MATERIALIZED (
     SELECT user_id
     FROM billing_accounts
     WHERE (CAST(:from_start AS boolean) OR user_id > :after)
+      AND user_id <= (SELECT last_key FROM stretch)
       AND (CAST(:only AS varchar) IS NULL OR user_id = :only)
       AND user_id <> ALL (CAST(:refused AS varchar[]))
       AND plan_code = ANY (CAST(:free_plans AS text[]))
@@ -43,22 +60,32 @@ WITH due AS MATERIALIZED (
 )
 SELECT
     (SELECT count(*) FROM due) AS found,
-    (SELECT max(user_id) FROM due) AS last_key,
+    CASE WHEN (SELECT count(*) FROM due) < :size THEN stretch.last_key ELSE (SELECT max(user_id) FROM due) END AS last_key,
+    stretch.is_last AND (SELECT count(*) FROM due) < :size AS is_over,
     (SELECT count(*) FROM moved) AS moved,
-    (SELECT count(*) FROM counters) AS counters_created;
+    (SELECT count(*) FROM counters) AS counters_created
+FROM stretch;
 
 -- name: lock_next_due
 -- The next due account that nobody else holds, locked: to know whom to pass by when it does not go through by itself.
-SELECT user_id
-FROM billing_accounts
-WHERE (CAST(:from_start AS boolean) OR user_id > :after)
-  AND user_id <> ALL (CAST(:refused AS varchar[]))
-  AND plan_code = ANY (CAST(:free_plans AS text[]))
-  AND (current_period_end IS NULL OR current_period_end < :now)
-  AND (current_period_start IS DISTINCT FROM :month_start OR current_period_end IS DISTINCT FROM :month_end)
-ORDER BY user_id
-LIMIT 1
-FOR UPDATE SKIP LOCKED;
+WITH stretch AS MATERIALIZED (
+    -- insert: stretch
+), due AS MATERIALIZED (
+    SELECT user_id
+    FROM billing_accounts
+    WHERE (CAST(:from_start AS boolean) OR user_id > :after)
+      AND user_id <= (SELECT last_key FROM stretch)
+      AND user_id <> ALL (CAST(:refused AS varchar[]))
+      AND plan_code = ANY (CAST(:free_plans AS text[]))
+      AND (current_period_end IS NULL OR current_period_end < :now)
+      AND (current_period_start IS DISTINCT FROM :month_start OR current_period_end IS DISTINCT FROM :month_end)
+    ORDER BY user_id
+    LIMIT 1
+    FOR UPDATE SKIP LOCKED
+)
+SELECT due.user_id, coalesce(due.user_id, stretch.last_key) AS last_key, stretch.is_last AND due.user_id IS NULL AS is_over
+FROM stretch
+LEFT JOIN due ON true;
 
 -- name: what_waits
 -- How many accounts are due, whoever holds them; how many of those the database has not refused; and how many paid ones

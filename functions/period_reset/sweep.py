@@ -6,6 +6,7 @@ the key only rises, so a pass always ends.
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,8 @@ STATEMENTS = load_statements(Path(__file__).with_name("queries.sql"))
 _SECONDS_A_BATCH = 0.25
 _FIRST_SIZE = 5_000
 _SMALLEST_SIZE, _LARGEST_SIZE = 500, 10_000
+# So many accounts are looked at in one batch, due or not: some hundredths of a second, however many there are.
+_KEYS_A_BATCH = 20_000
 # So many refusals with no account moved between them are no longer the fault of single accounts.
 REFUSALS_IN_A_ROW = 1_000
 
@@ -63,10 +66,10 @@ class Sweep:
         while self.may_go_on():
             size = min(size, self._room())
             if size == 1:
-                key, done = self._one(after)
-                if key is None:
+                one = self._one(after)
+                if one.is_over:
                     return moved
-                after, moved, size = key, moved + done, 2 if done else 1
+                after, moved, size = one.last_key, moved + one.moved, 2 if one.moved else 1
                 continue
             try:
                 row = self._batch(after, size)
@@ -74,7 +77,7 @@ class Sweep:
                 size //= 2
                 continue
             moved += int(row["moved"])
-            if row["found"] < size:
+            if row["is_over"]:
                 return moved
             after, size = row["last_key"], min(size * 2, self._good_size)
         return moved
@@ -98,14 +101,14 @@ class Sweep:
             self._in_a_row = 0
         return row
 
-    def _one(self, after: str | None) -> tuple[str | None, int]:
-        """Try the next account by itself: its key, None where there is none, and whether it was moved (0 or 1)."""
+    def _one(self, after: str | None) -> "_Step":
+        """Try the next account by itself."""
         key: str | None = None
         try:
             with self._ctx.batch() as batch:
-                chosen = batch.row(STATEMENTS["lock_next_due"], **self._range(after))
-                if chosen is None:
-                    return None, 0
+                (chosen,) = batch.rows(STATEMENTS["lock_next_due"], **self._range(after))
+                if chosen["user_id"] is None:
+                    return _Step(chosen["last_key"], 0, is_over=chosen["is_over"])
                 key = str(chosen["user_id"])
                 row = batch.rows(STATEMENTS["reset_batch"], **self._range(after), only=key, size=1)[0]
                 batch.count(updated_count=row["moved"], counters_created=row["counters_created"])
@@ -115,18 +118,28 @@ class Sweep:
             self.refused.add(key)
             self._in_a_row += 1
             self._ctx.item_failed(key, error.reason)
-            return key, 0
+            return _Step(key, 0)
         except LockLost:
             # Somebody holds what hangs on the account: its user, or its counter. It is passed by in this pass.
             if key is None:
                 raise
-            return key, 0
+            return _Step(key, 0)
         if row["moved"]:
             self._in_a_row = 0
-        return key, int(row["moved"])
+        return _Step(key, int(row["moved"]))
 
     def _range(self, after: str | None) -> dict[str, object]:
-        return {**self._parameters, "from_start": after is None, "after": after or "", "refused": self._known}
+        keys = {"from_start": after is None, "after": after or "", "keys": _KEYS_A_BATCH}
+        return {**self._parameters, **keys, "refused": self._known}
+
+
+@dataclass(frozen=True)
+class _Step:
+    """How far a pass has got with one account, or with none: the key it goes on after, unless it is over."""
+
+    last_key: str
+    moved: int
+    is_over: bool = False
 
 
 def due_parameters(month: Month, now: datetime, settings: Settings) -> dict[str, object]:
