@@ -8,9 +8,10 @@ for (`http_client`).
 import math
 import re
 import sys
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from datetime import UTC, datetime
+from importlib.abc import MetaPathFinder
 from itertools import islice
 from typing import Any, TypeVar
 
@@ -22,21 +23,28 @@ from shared.stripe_calls import Answer, CallFailed, Grouping, Meter, MeterEvent,
 from shared.stripe_settings import StripeSettings
 
 
-@contextmanager
-def _hidden(*modules: str) -> Iterator[None]:
-    """Let these modules be found by nobody in the block, unless they are loaded already."""
-    hidden = [name for name in modules if name not in sys.modules]
-    sys.modules.update(dict.fromkeys(hidden))  # type: ignore[arg-type]  # None is how Python says so
-    try:
-        yield
-    finally:
-        for name in hidden:
-            del sys.modules[name]
+class _Hidden(MetaPathFinder):
+    """Lets some modules be found by nobody, while the `with` block lasts, in the thread that is in it."""
+
+    def __init__(self, *modules: str) -> None:
+        self._modules = modules
+        self._thread = threading.get_ident()
+
+    def __enter__(self) -> None:
+        sys.meta_path.insert(0, self)
+
+    def __exit__(self, *_: object) -> None:
+        sys.meta_path.remove(self)
+
+    def find_spec(self, name: str, *_: object) -> None:
+        """Say that there is none; anything else is for the other finders. Raises ModuleNotFoundError."""
+        if name in self._modules and threading.get_ident() == self._thread:
+            raise ModuleNotFoundError(f"{name} is not used here", name=name)
 
 
 # While it is imported, the SDK loads whichever HTTP libraries there are, for transports that are not used here. That is
 # a third of a function's own part of a cold start.
-with _hidden("requests", "aiohttp", "httpx", "pycurl"):
+with _Hidden("requests", "aiohttp", "httpx", "pycurl"):
     import stripe
     from stripe import StripeClient
 

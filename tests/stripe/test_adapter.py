@@ -1,15 +1,21 @@
 """The adapter: Stripe's SDK, and whatever else may answer in Stripe's place."""
 
+import importlib
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from datetime import timedelta
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec
+from importlib.util import find_spec
 
 import pytest
 
 from devstack.serving import REPOSITORY
 from devstack.stripe_account import Account
 from devstack.stripe_server import StripeServer
+from shared import stripe_api
 from shared.stripe_api import StripeApi
 from shared.stripe_calls import CallFailed, MeterEvent
 from shared.stripe_settings import stripe_settings
@@ -166,6 +172,27 @@ def test_reports_come_oldest_first_and_no_more_than_asked_for(line: Line, clock:
     assert named == ["e0", "e1", "e2", "e3", "e4"]
     later = line.api.refusal_reports(reports[-1].created, 100)
     assert len(later) == 8
+
+
+def test_what_is_hidden_while_the_sdk_is_imported_is_so_for_that_thread_alone() -> None:
+    found: list[ModuleSpec | None] = []
+
+    class Finder(MetaPathFinder):
+        def find_spec(self, name: str, *_: object) -> ModuleSpec | None:
+            return ModuleSpec(name, None) if name == "this_module_is_hidden" else None
+
+    finder = Finder()
+    sys.meta_path.insert(0, finder)
+    try:
+        with stripe_api._Hidden("this_module_is_hidden"):
+            with pytest.raises(ModuleNotFoundError, match="not used"):
+                importlib.import_module("this_module_is_hidden")
+            thread = threading.Thread(target=lambda: found.append(find_spec("this_module_is_hidden")))
+            thread.start()
+            thread.join()
+    finally:
+        sys.meta_path.remove(finder)
+    assert found[0] is not None
 
 
 def test_no_http_library_is_loaded_for_transports_that_are_not_used() -> None:
