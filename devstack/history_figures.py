@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from shared.job import Job
-from shared.ledger import FAILED_COUNT
+from shared.job import FAILED_COUNT, Job
 
 
 def figures(job: Job, **values: int) -> dict[str, int]:

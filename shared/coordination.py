@@ -69,7 +69,7 @@ class Coordination:
         from shared.shared_pace import SharedPace  # imported late: only a shard pays for it
 
         key = f"maintenance:{self._job.name}:pace:{name}"
-        return SharedPace(redis, key, rate, timer, start=start, alone=alone, on_loss=self._lost)
+        return SharedPace(redis, key, rate, timer, start=start, shards=share.of, alone=alone, on_loss=self._lost)
 
     def _results(self, redis: "RedisStore") -> SlotResults:
         settings = self._services.settings

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from shared.postgres import Transaction
     from shared.settings import Settings
 
+# Every job has it beside its own figures: items that could not be done.
+FAILED_COUNT = "failed_count"
 NEEDS = frozenset({"postgres", "redis", "stripe", "gcs"})
 # As PostgreSQL's GRANT writes them.
 _TABLE = re.compile(r"(maintenance\.)?[a-z_]+")

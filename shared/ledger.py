@@ -13,14 +13,12 @@ from datetime import datetime
 
 from shared.context import Fence
 from shared.errors import Fenced, LockLost, MaintenanceError, Unavailable
-from shared.job import Job
+from shared.job import FAILED_COUNT, Job
 from shared.outcome import Outcome, Status
 from shared.postgres import Database, Row, Transaction
 from shared.shards import Part, Share
 from shared.statements import STATEMENTS
 
-# Every job has it beside its own figures: items that could not be done.
-FAILED_COUNT = "failed_count"
 # On record with a shard's counts: how many shards there were. A shard of another division is none of this one's.
 OF_SHARDS = "of_shards"
 
@@ -31,6 +29,7 @@ class NewRun:
 
     job: Job
     share: Share
+    counts: Mapping[str, int]
     slot: datetime | None
     trigger: str
     dry_run: bool
@@ -44,7 +43,8 @@ class NewRun:
 class Begun:
     """A run that may write now, and the counts of its slot's earlier attempts.
 
-    `left` are the gauges of the slot's last attempt, `failed` the items that its shards could not do.
+    `left` are the gauges of the slot's last attempt that ended with work left, such as its opening, with the items that
+    it could not do; `failed` are those that its shards could not do.
     """
 
     fence: Fence
@@ -69,14 +69,15 @@ class Ledger:
         try:
             with self._database.transaction() as transaction:
                 run_id = _insert(transaction, run, "running")
-                raised = transaction.rows(
+                (fences,) = transaction.rows(
                     STATEMENTS["raise_fence"],
                     job=job.name,
                     shards=list(share.excludes),
+                    every=_excludes_every_shard(transaction, job, share),
                     run_id=run_id,
                     now=run.started_at,
                 )
-                if len(raised) < len(share.excludes):
+                if fences["raised"] != fences["wanted"]:
                     raise Fenced(f"A newer run of {job.name} began a moment before; this one did not start.")
                 # Looked up only now, in a later statement: what an older run committed before it let go of the fence
                 # is visible to this one.
@@ -91,10 +92,10 @@ class Ledger:
             raise Unavailable(
                 "postgres", f"An older run of {job.name} does not let go of its fence. Try again."
             ) from error
-        last = next((each for each in reversed(earlier) if each["shard"] == share.number), None)
-        left = {name: value for name, value in last["counts"].items() if name in job.gauges} if last else {}
         failed = sum(each["counts"].get(FAILED_COUNT, 0) for each in _completed_shards(share, earlier).values())
-        return Begun(Fence(job.name, share.excludes, run_id), _sum(job, earlier), left, failed)
+        # An opening has fenced off the shards of another division; its own begin after it, beside it.
+        own = tuple(fences["raised"]) if share.part is Part.WHOLE else share.excludes
+        return Begun(Fence(job.name, own, run_id), _sum(job, earlier), _left(job, share, earlier), failed)
 
     def finish(self, fence: Fence, ended: "Ended") -> Mapping[str, int]:
         """Close a run with what came of it; give its counts as they stand on record.
@@ -164,6 +165,24 @@ def slot_state(transaction: Transaction, job: Job, share: Share, slot: datetime)
     )
 
 
+def _excludes_every_shard(transaction: Transaction, job: Job, share: Share) -> bool:
+    """Whether no shard of the job may go on: this run does what they do, or cuts it up in another way."""
+    if share.part is Part.WHOLE:
+        return True
+    if share.part is not Part.OPENING:
+        return False
+    (row,) = transaction.rows(STATEMENTS["other_division"], job=job.name, of_shards=OF_SHARDS, of=share.of)
+    return bool(row["is_there"])
+
+
+def _left(job: Job, share: Share, earlier: Sequence[Row]) -> Mapping[str, int]:
+    for attempt in reversed(earlier):
+        # One that was paused, or broke off, says nothing of what waits.
+        if attempt["shard"] == share.number and attempt["status"] == Status.INCOMPLETE:
+            return {name: attempt["counts"][name] for name in (*job.gauges, FAILED_COUNT) if name in attempt["counts"]}
+    return {}
+
+
 def full_success(job: Job, counts: Mapping[str, int]) -> bool:
     """Whether a completed run did anything but fail: false when items failed and not one was done."""
     return not counts.get(FAILED_COUNT) or counts.get(job.counts[0], 0) > 0
@@ -190,7 +209,7 @@ def _insert(transaction: Transaction, run: NewRun, status: str, ended: Ended | N
         started_at=run.started_at,
         finished_at=ended.at if ended else None,
         deadline_at=run.deadline_at,
-        counts=json.dumps(ended.counts if ended else {}),
+        counts=json.dumps(ended.counts if ended else run.counts),
         message=ended.message if ended else None,
         revision=run.revision,
     )

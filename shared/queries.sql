@@ -19,12 +19,12 @@ WHERE job = :job AND shard = ANY (CAST(:shards AS integer[])) AND slot = :slot A
 ORDER BY id;
 
 -- name: running
--- What is running at this moment, of one job or of all, the newest first: a busy answer names it.
+-- What is running at this moment, of one job or of all, shards and the newest first: a busy answer names it.
 SELECT id, job, trigger, started_at
 FROM maintenance.runs
 WHERE status = 'running'
   AND (CAST(:job AS text) IS NULL OR (job = :job AND shard = ANY (CAST(:shards AS integer[]))))
-ORDER BY id DESC
+ORDER BY shard DESC, id DESC
 LIMIT 20;
 
 -- name: insert_run
@@ -38,12 +38,17 @@ VALUES
 RETURNING id, set_config('lock_timeout', '15s', true);
 
 -- name: raise_fence
--- Make this run the one that may write, for one shard or for several. It only ever rises: no row comes back for a shard
--- that a newer run holds already. Waits for the transactions of an older run that hold the row FOR SHARE. Older runs that
--- never ended are closed as lost: their process died, or lives on and will find itself fenced.
-WITH raised AS (
+-- Make this run the one that may write, for one shard or for several; with `every`, for each that the job ever had: there
+-- may have been more. It only ever rises: a shard that a newer run holds already is not among the `raised`. Waits for the
+-- transactions of an older run that hold the row FOR SHARE. Older runs that never ended are closed as lost: their process
+-- died, or lives on and will find itself fenced.
+WITH wanted AS MATERIALIZED (
+    SELECT shard FROM unnest(CAST(:shards AS integer[])) AS shard
+    UNION
+    SELECT shard FROM maintenance.fences WHERE job = :job AND CAST(:every AS boolean)
+), raised AS (
     INSERT INTO maintenance.fences AS fence (job, shard, run_id)
-    SELECT :job, shard, :run_id FROM unnest(CAST(:shards AS integer[])) AS shard
+    SELECT :job, shard, :run_id FROM wanted ORDER BY shard
     ON CONFLICT (job, shard) DO UPDATE SET run_id = excluded.run_id WHERE fence.run_id < excluded.run_id
     RETURNING shard, run_id
 ), closed AS (
@@ -52,7 +57,15 @@ WITH raised AS (
     FROM raised
     WHERE older.job = :job AND older.shard = raised.shard AND older.status = 'running' AND older.id < raised.run_id
 )
-SELECT shard FROM raised;
+SELECT
+    ARRAY(SELECT shard FROM raised ORDER BY shard) AS raised,
+    ARRAY(SELECT shard FROM wanted ORDER BY shard) AS wanted;
+
+-- name: other_division
+-- Whether a shard of a job is at work that is one of another number of shards than this.
+SELECT EXISTS (
+    SELECT FROM maintenance.runs
+    WHERE job = :job AND status = 'running' AND shard > 0 AND CAST(counts ->> :of_shards AS integer) <> :of) AS is_there;
 
 -- name: hold_fence
 -- Hold the fence for one transaction: where a shard's row is missing, no write. Nobody can take over before this

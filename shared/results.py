@@ -9,8 +9,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from shared.clock import format_rfc3339
-from shared.job import Job
-from shared.ledger import FAILED_COUNT
+from shared.job import FAILED_COUNT, Job
 from shared.outcome import Outcome, Status
 
 if TYPE_CHECKING:

@@ -17,8 +17,8 @@ from shared.coordination import Coordination
 from shared.errors import Fenced, MaintenanceError
 from shared.failures import outcome_of
 from shared.invocation import Invocation
-from shared.job import Job, JobResult
-from shared.ledger import FAILED_COUNT, OF_SHARDS, Begun, Ended, Ledger, NewRun, full_success, slot_state
+from shared.job import FAILED_COUNT, Job, JobResult
+from shared.ledger import OF_SHARDS, Begun, Ended, Ledger, NewRun, full_success, slot_state
 from shared.locks import Busy
 from shared.outcome import Outcome, Status
 from shared.postgres import Transaction
@@ -58,8 +58,10 @@ def run_job(services: Services, job: Job, invocation: Invocation) -> Outcome:
     if execution.left is Left.SHARDS and "handed_to" in fields:
         severity = "INFO"
     if invocation.shard:
-        # What it did counts once more in the line of the firing that it is a part of.
         fields["shard"] = invocation.shard
+    if execution.began:
+        # The other figures are the firing's, with what its earlier attempts and its shards did.
+        fields["own"] = dict(execution.own_counts)
     event = "finish" if execution.began else "answer"
     services.log.write(severity, str(fields.pop("message")), event=event, trigger=invocation.trigger, **fields)
     return outcome
@@ -79,6 +81,7 @@ class _Execution:
         self._share = Share(of=job.shards)
         self.began = False
         self.left = Left.NOTHING
+        self.own_counts: Mapping[str, int] = {}
 
     def run(self) -> Outcome:
         """Pass the guards, run the job, close the run. Raises MaintenanceError where no run was begun."""
@@ -122,7 +125,8 @@ class _Execution:
         """Say who holds the lock, or the places: what is on record as running. One that is just beginning is not."""
         of = self._job.name if why is Busy.JOB else None
         with self._services.database.transaction(read_only=True) as transaction:
-            rows = transaction.rows(STATEMENTS["running"], job=of, shards=list(self._share.excludes))
+            # In a shard's way may be another run of it, or one of everything.
+            rows = transaction.rows(STATEMENTS["running"], job=of, shards=sorted({0, *self._share.excludes}))
         others = "; ".join(
             f"run {row['id']} of {row['job']}, {_BEGUN_BY[row['trigger']]} at {row['started_at']:%H:%M:%S} UTC"
             for row in rows[: 1 if of else None]
@@ -167,6 +171,7 @@ class _Execution:
             outcome = self._ended_well(context, result)
         gauges = {**gauges, FAILED_COUNT: context.failed_count}
         outcome = replace(outcome, run_id=begun.fence.run_id, counts={**self._totals(context), **gauges})
+        self.own_counts = self._own(context)
         try:
             recorded = ledger.finish(begun.fence, self._record_of(outcome, {**context.counts, **gauges}, error))
         except MaintenanceError as unrecorded:
@@ -177,6 +182,7 @@ class _Execution:
             return outcome
         context.counts = Counter({name: recorded[name] for name in recorded if name not in gauges})
         outcome = replace(outcome, counts={**self._totals(context), **gauges})
+        self.own_counts = self._own(context)
         if outcome.status is Status.COMPLETED and self._slot is not None:
             self._coordination.store_result(self._slot, self._share.number, outcome)
         return outcome
@@ -203,10 +209,17 @@ class _Execution:
         """A dry run: it takes neither slot nor lock nor fence, and is recorded when it is over."""
         context = self._context(None)
         self._log_start(context, None)
-        result = self._job.load().run(context)
+        result = self._look(context)
         counts = {**self._totals(context), **result.gauges, FAILED_COUNT: context.failed_count}
+        self.own_counts = self._own(context)
         outcome = replace(self._ended_well(context, result), counts=counts)
         return replace(outcome, run_id=ledger.record(self._new_run(), self._record_of(outcome, counts, None)))
+
+    def _look(self, context: Context) -> JobResult:
+        """What the job would do; a shard, whose firing began before report mode was in force, does not even look."""
+        if self._share.part is Part.SHARD:
+            return JobResult(f"Report mode is in force: {self._job.name}, {self._share}, was left out")
+        return self._job.load().run(context)
 
     def _paused(self, ledger: Ledger, pause: Pause) -> Outcome:
         until = format_rfc3339(pause.until)
@@ -225,6 +238,10 @@ class _Execution:
         """The counts over all attempts of the slot, every declared one named."""
         return {name: context.total(name) for name in (*self._job.counts, *context.counts)}
 
+    def _own(self, context: Context) -> Mapping[str, int]:
+        """The counts of this run alone."""
+        return {name: context.counts[name] for name in self._job.counts}
+
     def _record_of(self, outcome: Outcome, counts: dict[str, int], error: Exception | None) -> Ended:
         error_id = outcome.details.get("error_id")
         if outcome.status is Status.COMPLETED and not outcome.success:
@@ -233,8 +250,6 @@ class _Execution:
         if self._by_mode:
             # So that it is told from a dry run that was asked for, when the mode is another.
             counts = {**counts, "report_mode": 1}
-        if self._share.part is Part.SHARD:
-            counts = {**counts, OF_SHARDS: self._share.of}
         return Ended(
             outcome.status,
             self._services.redact(outcome.message),
@@ -245,13 +260,12 @@ class _Execution:
         )
 
     def _context(self, begun: Begun | None) -> Context:
-        limit = self._invocation.limit
         return Context(
             job=self._job,
             now=self._invocation.as_of or self._started,
             slot=self._slot,
             dry_run=self._dry_run,
-            limit=limit,
+            limit=self._invocation.limit,
             allow_deletes=self._invocation.allow_deletes,
             settings=self._services.settings,
             deadline_at=self._new_run().deadline_at,
@@ -264,13 +278,22 @@ class _Execution:
             fence=begun.fence if begun else None,
             earlier=begun.earlier if begun else {},
             stopping=self._services.stopping,
-            # On record with the counts, because a limited run is no full success, however it ends.
-            counts=Counter() if limit is None else Counter(limit=limit),
+            counts=Counter(self._on_record()),
             failed_count=begun.failed if begun and self._share.part is Part.CLOSING else 0,
             share=self._share,
             left=begun.left if begun else {},
             shared_pace=partial(self._coordination.pace, self._share) if self._share.part is Part.SHARD else None,
         )
+
+    def _on_record(self) -> dict[str, int]:
+        """What stands with the counts from the first moment, however the run ends."""
+        counts = {}
+        if self._invocation.limit is not None:
+            # A limited run is no full success.
+            counts["limit"] = self._invocation.limit
+        if self._share.part is Part.SHARD:
+            counts[OF_SHARDS] = self._share.of
+        return counts
 
     def _new_run(self) -> NewRun:
         settings = self._services.settings
@@ -278,6 +301,7 @@ class _Execution:
         return NewRun(
             job=self._job,
             share=self._share,
+            counts=self._on_record(),
             slot=self._slot,
             trigger=self._invocation.trigger,
             dry_run=self._dry_run,

@@ -33,10 +33,11 @@ class Share:
 
     @property
     def excludes(self) -> tuple[int, ...]:
-        """The numbers that no other run of the job may have meanwhile: what treats all keys excludes every shard."""
-        if self.of == 1 or self.part in (Part.OPENING, Part.SHARD):
-            return (self.number,)
-        return tuple(range(self.of + 1))
+        """The numbers that no other run of the job may have meanwhile: what treats all keys excludes every shard.
+
+        Neither opening nor closing does what a shard does, so that the shards of one firing hold up no other's.
+        """
+        return tuple(range(self.of + 1)) if self.of > 1 and self.part is Part.WHOLE else (self.number,)
 
     @property
     def counts_in(self) -> tuple[int, ...]:

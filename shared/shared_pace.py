@@ -15,7 +15,7 @@ from shared.pace import BURST_SECONDS, RECOVERY_A_SECOND, SLOWEST, Pace
 if TYPE_CHECKING:
     from shared.redis_store import RedisStore
 
-# A lot is so much of a second's worth: what a shard holds and does not use is no more.
+# The lots of all shards together are so much of a second's worth. It may come on top of a burst, and no more.
 _LOT_SECONDS = 0.05
 _FORGOTTEN_AFTER_SECONDS = 600
 # No word of the service's puts a pause so far off: whatever says so was not written here.
@@ -64,7 +64,7 @@ return {text(granted), text(wait), paused > now and '1' or '0'}
 
 
 class SharedPace:
-    """At most `rate` turns a second for all that have the same `key`, `start` of them at first.
+    """At most `rate` turns a second for all `shards` with the same `key`, `start` of them at first.
 
     `alone` is this shard's own pace, kept where Redis is lost; `on_loss` is told of that, once. Safe to share between
     threads.
@@ -78,6 +78,7 @@ class SharedPace:
         timer: Timer,
         *,
         start: float | None,
+        shards: int,
         alone: Pace,
         on_loss: Callable[[Exception], None],
     ) -> None:
@@ -88,7 +89,8 @@ class SharedPace:
         self._timer = timer
         self._alone = alone
         self._on_loss = on_loss
-        self._lot = max(1, int(rate * _LOT_SECONDS))
+        # Of all shards together: each may be left with what it does not use.
+        self._lot = max(1, int(rate * _LOT_SECONDS / shards))
         self._turns = 0
         self._wait_until = self._paused_until = timer.seconds()
         self._is_lost = False

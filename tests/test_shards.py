@@ -195,12 +195,26 @@ def test_what_shards_could_not_do_counts_in_the_result(firing: Firing) -> None:
 
 
 def test_the_closing_knows_what_the_opening_left(firing: Firing) -> None:
-    left = []
-    firing.orders = lambda ctx: left.append((ctx.share.part, dict(ctx.left)))
+    left: list[tuple[Part, dict[str, int]]] = []
+
+    def note(ctx: Context) -> None:
+        left.append((ctx.share.part, dict(ctx.left)))
+        if ctx.share.part is Part.OPENING:
+            ctx.item_failed("one", "it is broken")
+
+    firing.orders = note
     firing.run()
-    for number in range(4):
+    for number in range(3):
         firing.deliver(number)
-    assert left[-1] == (Part.CLOSING, {"due_count": 7})
+    # A pause comes between, which leaves a run on record that found nothing.
+    firing.database.execute(
+        "INSERT INTO maintenance.controls (job, paused_until, by, why) VALUES ('in_shards', :until, 'me', 'why')",
+        until=NOON + timedelta(hours=1),
+    )
+    assert firing.deliver(3).status is Status.PAUSED
+    firing.database.execute("DELETE FROM maintenance.controls")
+    firing.deliver(3)
+    assert left[-1] == (Part.CLOSING, {"due_count": 7, "failed_count": 1})
 
 
 def test_a_shard_alone_is_no_success_of_the_job(firing: Firing) -> None:
@@ -253,13 +267,79 @@ def test_a_run_by_hand_and_the_shards_exclude_one_another(firing: Firing) -> Non
     assert firing.run(trigger="manual", slot=None).status is Status.COMPLETED
 
 
-def test_a_shards_line_says_that_it_is_one(firing: Firing) -> None:
+def test_a_line_says_which_shard_it_is_of_and_what_that_run_did_itself(firing: Firing) -> None:
     firing.run()
     for number in range(4):
         firing.deliver(number)
     lines = [line for line in firing.environment.lines() if line["event"] == "finish"]
     assert [line.get("shard") for line in lines] == [None, 1, 2, 3, None]
     assert [line["severity"] for line in lines] == ["INFO"] * 5
+    assert [line["own"]["updated_count"] for line in lines] == [1] * 5
+    assert lines[-1]["updated_count"] == 5
+
+
+def test_a_closing_waits_for_no_other_firings_shards(firing: Firing) -> None:
+    firing.run()
+    for number in range(3):
+        firing.deliver(number)
+    firing.clock.advance(hours=1)
+    firing.run(slot=NOON + timedelta(hours=1))
+    closed = []
+
+    def close(ctx: Context) -> None:
+        if ctx.share.part is Part.SHARD:
+            closed.append(firing.deliver(3).status)
+
+    firing.orders = close
+    firing.deliver(4)
+    assert closed == [Status.COMPLETED]
+
+
+@pytest.mark.parametrize("shards", [1, 2, 5])
+def test_no_shard_of_another_division_goes_on_beside_a_new_one(firing: Firing, shards: int) -> None:
+    """Deployed in the middle of a firing: what the shard at work does is a part of what another run does now."""
+    firing.run()
+    told: list[Status] = []
+
+    def deploy(ctx: Context) -> None:
+        if (ctx.share.number, ctx.share.of) != (3, SHARDS):
+            return
+        firing.job = replace(firing.job, shards=shards)
+        firing.clock.advance(hours=1)
+        told.append(firing.run(slot=NOON + timedelta(hours=1)).status)
+        firing.job = replace(firing.job, shards=SHARDS)
+        with pytest.raises(Fenced), ctx.batch():
+            pass
+
+    firing.orders = deploy
+    firing.deliver(2)
+    assert told == [Status.COMPLETED if shards == 1 else Status.INCOMPLETE]
+    # And none stands there as running for ever.
+    assert firing.database.value("SELECT count(*) FROM maintenance.runs WHERE status = 'running'") == 0
+
+
+def test_a_shard_that_is_delivered_in_report_mode_does_not_look(
+    firing: Firing, make_environment: MakeEnvironment
+) -> None:
+    firing.run()
+    did = len(firing.parts)
+    firing.environment = make_environment({"MAINTENANCE_MODE": "report"})
+    outcome = firing.deliver(0)
+    assert (outcome.status, outcome.dry_run, len(firing.parts)) == (Status.COMPLETED, True, did)
+    assert "report mode" in outcome.message.lower()
+
+
+def test_a_shard_that_waits_for_a_run_by_hand_says_so(firing: Firing) -> None:
+    firing.run()
+    said = []
+
+    def wait(ctx: Context) -> None:
+        if ctx.share.part is Part.WHOLE:
+            said.append(firing.deliver(1).message)
+
+    firing.orders = wait
+    firing.run(trigger="manual", slot=None)
+    assert "asked for over HTTP" in said[0]
 
 
 def test_shards_do_not_exclude_one_another(firing: Firing) -> None:

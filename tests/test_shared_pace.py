@@ -28,7 +28,9 @@ class Shards:
         self.losses: list[Exception] = []
         self._stores: list[RedisStore] = []
 
-    def pace(self, rate: float, start: float | None = None, alone: Pace | None = None) -> SharedPace:
+    def pace(
+        self, rate: float, start: float | None = None, alone: Pace | None = None, shards: int = SHARDS
+    ) -> SharedPace:
         timer = SystemTimer()
         self._stores.append(RedisStore(RedisTarget(self.server.url)))
         return SharedPace(
@@ -37,6 +39,7 @@ class Shards:
             rate,
             timer,
             start=start,
+            shards=shards,
             alone=alone or Pace(rate / SHARDS, timer),
             on_loss=self.losses.append,
         )
@@ -45,6 +48,12 @@ class Shards:
         for store in self._stores:
             store.close()
         self.client.close()
+
+    def fill(self, tokens: int) -> None:
+        """So much was saved up in a pause."""
+        now = self.redis_seconds()
+        kept = {"at": now, "tokens": tokens, "rate": 200, "paused_until": now, "slowed_until": now}
+        self.client.hset(KEY, mapping=kept)
 
     def redis_seconds(self) -> float:
         seconds, micros = self.client.time()
@@ -79,6 +88,19 @@ def test_together_they_take_no_more_than_the_rate(shards: Shards) -> None:
     # What a pause of half a second saves up may come on top.
     assert 2 * SHARDS * each <= rate * (passed + 0.5) + 1
     assert shards.losses == []
+
+
+def test_what_many_shards_have_left_over_is_no_second_burst(shards: Shards) -> None:
+    paces = [shards.pace(200, shards=20) for _ in range(20)]
+    for pace in paces:
+        shards.fill(tokens=100)
+        take(pace, 1)
+    shards.fill(tokens=100)
+    began, turns = shards.redis_seconds(), 0
+    for pace in paces:
+        while not pace.delay():
+            turns += 1
+    assert turns <= 100 + 200 * (0.05 + shards.redis_seconds() - began) + 1
 
 
 def test_the_first_rate_is_kept_and_rises(shards: Shards) -> None:

@@ -10,6 +10,7 @@ Invariants, each held by the SQL and the decisions beside this file and not by t
 """
 
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import datetime
 
 from functions.stripe_reconcile.audit import audit
@@ -23,7 +24,7 @@ from functions.stripe_reconcile.sending import send_ready
 from functions.stripe_reconcile.settling import adopt_orphans, take_stock
 from shared.context import Context
 from shared.errors import LockLost, MaintenanceError, Misconfigured, Unavailable
-from shared.job import JobResult
+from shared.job import FAILED_COUNT, JobResult
 from shared.postgres import Transaction
 from shared.settings import Settings
 from shared.stripe_settings import StripeSettings
@@ -59,6 +60,9 @@ def open_slot(ctx: Context) -> JobResult:
     """Decide what our own tables tell enough about. Raises as `run` does."""
     state = _prepared(ctx)
     take_stock(state)
+    with suppress(Unavailable, LockLost, OutOfTime):
+        # So that the shards find nothing new in it. Each looks once more, and proves nothing where it cannot.
+        note_refusals(state)
     decide_from_tables(state)
     is_over = ctx.time_left() <= 0
     why = "stopped: time ran out while events were being decided" if is_over else "decided what the tables tell"
@@ -80,6 +84,8 @@ def run_shard(ctx: Context) -> JobResult:
 def close_slot(ctx: Context) -> JobResult:
     """Hold what Stripe has against its sums, and tell of all of it. Raises as `run` does."""
     # What the shards asked about, and could not decide, is for the next firing: asking anew would take as long as they.
+    # Nor does it meet again what the opening could not decide.
+    ctx.failed_count += ctx.left.get(FAILED_COUNT, 0)
     state = _prepared(ctx)
     take_stock(state)
     if state.may_go_on():

@@ -25,7 +25,7 @@ locals {
     }
     degraded = {
       about  = "Runs that went without Redis, though the installation has one"
-      filter = "jsonPayload.event=\"finish\" AND jsonPayload.degraded=\"redis\""
+      filter = "jsonPayload.event=\"finish\" AND jsonPayload.degraded=\"redis\" AND NOT jsonPayload.shard>0"
     }
     steps = {
       about  = "Firings that had work left after the last step that may be queued for them"
@@ -94,9 +94,9 @@ locals {
     {
       for name, job in local.jobs : "items/${name}" => {
         about = "${job.counts[0]} of ${name}"
-        # A shard's counts come once more with the firing's own.
-        filter = "jsonPayload.event=\"finish\" AND jsonPayload.job=\"${name}\" AND jsonPayload.${job.counts[0]}>=0 AND NOT jsonPayload.shard>0"
-        field  = "jsonPayload.${job.counts[0]}"
+        # The run's own: what its firing's other attempts and its shards did stands in their lines.
+        filter = "jsonPayload.event=\"finish\" AND jsonPayload.job=\"${name}\" AND jsonPayload.own.${job.counts[0]}>=0"
+        field  = "jsonPayload.own.${job.counts[0]}"
       }
     },
   )

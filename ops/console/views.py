@@ -15,7 +15,7 @@ from ops.console.rendering import Column, logs_url
 from ops.console.words import FLAGS, MEANINGS, STATUSES, shown_status
 from ops.erasure_register import summed
 from ops.jobs import ERASURE, recorded_as
-from shared.ledger import FAILED_COUNT
+from shared.job import FAILED_COUNT
 
 _REFRESH_SECONDS = 30
 _RUNS = (

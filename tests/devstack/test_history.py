@@ -8,7 +8,7 @@ import pytest
 from devstack.history import seed_month, seed_runs
 from devstack.history_runs import ON_REQUEST
 from functions.registry import JOBS
-from shared.ledger import FAILED_COUNT
+from shared.job import FAILED_COUNT
 from tests.support.database import TestDatabase
 
 NOW = datetime(2026, 7, 11, 9, 20, tzinfo=UTC)
