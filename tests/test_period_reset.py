@@ -147,18 +147,12 @@ def test_a_second_run_changes_nothing(database: TestDatabase, environment: Envir
 
 
 def test_accounts_are_not_walked_again_once_none_is_due(database: TestDatabase, environment: Environment) -> None:
-    database.execute("CREATE TABLE walks (at timestamptz)")
-    database.execute(
-        "CREATE FUNCTION note_walk() RETURNS trigger LANGUAGE plpgsql AS "
-        "'BEGIN INSERT INTO walks VALUES (clock_timestamp()); RETURN NULL; END'"
-    )
-    # It fires once a statement, also where no row is found.
-    database.execute(
-        "CREATE TRIGGER note_walk AFTER UPDATE ON billing_accounts FOR EACH STATEMENT EXECUTE FUNCTION note_walk()"
-    )
+    database.note_updates("billing_accounts")
+    assert environment.run().counts["updated_count"] == 0
+    assert database.noted_updates() == 0
     database.account("ann", "free", APRIL, APRIL_END)
     assert environment.run().counts["updated_count"] == 1
-    assert database.value("SELECT count(*) FROM walks") == 1
+    assert database.noted_updates() == 1
 
 
 def test_plans_that_count_as_free_are_a_setting(database: TestDatabase, make_environment: MakeEnvironment) -> None:

@@ -67,14 +67,7 @@ def test_where_few_of_many_are_due_no_batch_looks_at_all_keys(
         "WHERE user_id <> ALL (CAST(:due AS text[]))",
         start=MAY, end=MAY.replace(day=31, hour=23, minute=59, second=59), due=list(due),
     )  # fmt: skip
-    database.execute("CREATE TABLE walks (at timestamptz)")
-    database.script(
-        "CREATE FUNCTION note_walk() RETURNS trigger LANGUAGE plpgsql AS "
-        "'BEGIN INSERT INTO walks VALUES (clock_timestamp()); RETURN NULL; END'"
-    )
-    database.script(
-        "CREATE TRIGGER note_walk AFTER UPDATE ON billing_accounts FOR EACH STATEMENT EXECUTE FUNCTION note_walk()"
-    )
+    database.note_updates("billing_accounts")
     # After a refusal one account is tried after the other: those steps go over the keys in stretches, too.
     refuse(database, f"who = '{refused}'")
     outcome = environment.run()
@@ -82,7 +75,7 @@ def test_where_few_of_many_are_due_no_batch_looks_at_all_keys(
     assert outcome.counts["updated_count"] == len(due) - (refused is not None)
     assert moved(database) == set(names) - {refused}
     if refused is None:
-        assert database.value("SELECT count(*) FROM walks") >= len(names) // 8
+        assert database.noted_updates() >= len(names) // 8
         # Three stretches have those that were due, and each is a transaction of its own.
         sql = "SELECT count(DISTINCT xmin::text) FROM billing_accounts WHERE user_id = ANY (CAST(:due AS text[]))"
         assert database.value(sql, due=list(due)) == 3

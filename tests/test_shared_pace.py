@@ -52,8 +52,9 @@ class Shards:
     def fill(self, tokens: int) -> None:
         """So much was saved up in a pause."""
         now = self.redis_seconds()
-        kept = {"at": now, "tokens": tokens, "rate": 200, "paused_until": now, "slowed_until": now}
-        self.client.hset(KEY, mapping=kept)
+        self.client.hset(
+            KEY, mapping={"at": now, "tokens": tokens, "rate": 200, "paused_until": now, "slowed_until": now}
+        )
 
     def redis_seconds(self) -> float:
         seconds, micros = self.client.time()

@@ -49,6 +49,21 @@ class TestDatabase:
         with self.engine.begin() as connection:
             return connection.execute(text(sql), parameters).rowcount
 
+    def note_updates(self, table: str) -> None:
+        """From now on count the UPDATE statements on a table, also those that find no row."""
+        self.execute("CREATE TABLE noted_updates (at timestamptz)")
+        self.script(
+            "CREATE FUNCTION note_update() RETURNS trigger LANGUAGE plpgsql AS "
+            "'BEGIN INSERT INTO noted_updates VALUES (clock_timestamp()); RETURN NULL; END'"
+        )
+        self.script(
+            f"CREATE TRIGGER note_update AFTER UPDATE ON {table} FOR EACH STATEMENT EXECUTE FUNCTION note_update()"
+        )
+
+    def noted_updates(self) -> int:
+        """How many there were in transactions that have committed."""
+        return int(self.value("SELECT count(*) FROM noted_updates"))
+
     def script(self, sql: str) -> None:
         """Run and commit SQL as it stands, colons and all."""
         with self.engine.begin() as connection:
