@@ -55,3 +55,8 @@ def installed(shared_folder: Path) -> Install:
         return known[variant, google]
 
     return give
+
+
+@pytest.fixture
+def default(installed: Install) -> Installation:
+    return installed()

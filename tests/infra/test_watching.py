@@ -45,11 +45,6 @@ ENFORCING = {"backlog", "outbox"}
 
 
 @pytest.fixture
-def default(installed: Install) -> Installation:
-    return installed()
-
-
-@pytest.fixture
 def enforcing(installed: Install) -> Installation:
     return installed("existing")
 
