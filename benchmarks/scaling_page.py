@@ -6,6 +6,7 @@ A table stands between a line `<!-- made: NAME -->` and the next line `<!-- /mad
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 from benchmarks.child import REPOSITORY
 from benchmarks.scaling_data import Curve, read_curves
@@ -41,7 +42,7 @@ def render() -> None:
 
 def with_tables(page: str, curves: Sequence[Curve]) -> str:
     """The page with its tables as these curves have them. Raises KeyError for a table that nobody can make."""
-    makers: dict[str, Callable[[], str]] = {curve.key: lambda curve=curve: _measured(curve) for curve in curves}  # type: ignore[misc]
+    makers: dict[str, Callable[[], str]] = {curve.key: partial(_measured, curve) for curve in curves}
     makers |= {"slopes": lambda: _slopes(curves), "far": lambda: _far(curves), "when": lambda: _when(curves)}
     return _MADE.sub(lambda found: f"{found['start']}{makers[found['name']]()}{found['end']}", page)
 
