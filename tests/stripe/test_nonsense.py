@@ -12,6 +12,7 @@ from http.server import BaseHTTPRequestHandler
 
 import pytest
 
+from shared import stripe_api
 from shared.stripe_api import StripeApi
 from shared.stripe_calls import CallFailed, MeterEvent
 from shared.stripe_settings import stripe_settings
@@ -237,6 +238,25 @@ def test_a_list_that_has_no_end_is_given_up(line: Line) -> None:
     line.write = saying(json.dumps(page).encode())
     with pytest.raises(CallFailed):
         line.api.subscriptions("cus_1")
+    assert line.calls == 1
+
+
+def test_a_list_that_never_repeats_itself_is_given_up_as_well(line: Line, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stripe_api, "_LONGEST_LIST", 250)
+
+    def write(handler: BaseHTTPRequestHandler) -> None:
+        first = line.calls * 100
+        items = [{"object": "subscription", "id": f"sub_{number}", "customer": "cus_1", "status": "active",
+                  "start_date": 1, "ended_at": None, "items": {"object": "list", "data": [], "has_more": False}}
+                 for number in range(first, first + 100)]  # fmt: skip
+        saying(json.dumps({**LIST, "url": "/v1/subscriptions", "has_more": line.calls < 10, "data": items}).encode())(
+            handler
+        )
+
+    line.write = write
+    with pytest.raises(CallFailed):
+        line.api.subscriptions("cus_1")
+    assert line.calls == 3
 
 
 def test_an_empty_page_that_promises_more_is_given_up(line: Line) -> None:
@@ -244,3 +264,88 @@ def test_an_empty_page_that_promises_more_is_given_up(line: Line) -> None:
     with pytest.raises(CallFailed):
         line.api.subscriptions("cus_1")
     assert line.calls == 1
+
+
+# ---- what an error says
+
+
+KEY = "sk_test_abcdefghijklmnop"
+
+
+@pytest.mark.parametrize(
+    "body", [[], ["error"], 7, "error", None, {"error": 7}, {"error": ["type"]}, {"error": "type"}]
+)
+@pytest.mark.parametrize("status", [400, 402, 429, 500])
+def test_an_error_of_another_form_is_none_of_stripes(line: Line, status: int, body: object) -> None:
+    line.write = saying(json.dumps(body).encode(), status)
+    nothing_to_the_point(line)
+
+
+def test_what_an_error_says_can_be_kept_and_does_not_quote_the_key(line: Line) -> None:
+    """PostgreSQL keeps no NUL and no half of a character."""
+    said = {"type": "invalid_request_error", "code": "a\0b", "message": f"a\0b\ud800c {KEY} " + "x" * 2_000}
+    line.write = saying(json.dumps({"error": said}).encode(), 400)
+    answer = line.api.send(EVENT, "a-key")
+    assert (answer.readable, answer.code) == (True, "a?b")
+    assert answer.message.startswith("a?b?c [redacted] xxx")
+    assert len(answer.message) == 500
+
+
+@pytest.mark.parametrize("value", [7, True, ["a"], {"a": 1}, None])
+def test_what_should_be_text_and_is_not_is_left_out(line: Line, value: object) -> None:
+    said = {"type": "invalid_request_error", "code": value, "message": value}
+    line.write = saying(json.dumps({"error": said}).encode(), 400)
+    answer = line.api.send(EVENT, "a-key")
+    assert (answer.readable, answer.code, type(answer.message)) == (True, None, str)
+    line.write = saying(json.dumps({"error": {**said, "type": value}}).encode(), 400)
+    answer = line.api.send(EVENT, "a-key")
+    assert (answer.readable, answer.kind) == (False, None)
+
+
+def test_a_wait_in_digits_of_another_kind_is_none(line: Line) -> None:
+    line.write = saying(json.dumps({"error": {"type": "rate_limit"}}).encode(), 429, Retry_After="\xb2")
+    assert line.api.send(EVENT, "a-key").retry_after is None
+
+
+def test_a_connection_that_fails_is_told_without_its_address() -> None:
+    settings = {"STRIPE_SECRET_KEY": KEY, "STRIPE_API_BASE": "http://127.0.0.1:1"}
+    api = StripeApi(stripe_settings(settings), connections=1)
+    answer = api.send(EVENT, "a-key")
+    api.close()
+    assert answer.status is None
+    assert "127.0.0.1" not in answer.message
+    assert "connection failed" in answer.message
+
+
+# ---- reports of later refusals
+
+
+def reporting(data: object) -> Write:
+    event = {"object": "v2.core.event", "id": "evt_1", "type": "v1.billing.meter.error_report_triggered",
+             "created": "2026-05-15T12:00:00Z", "related_object": {"id": "mtr_1", "type": "billing.meter"},
+             "data": data}  # fmt: skip
+    return saying(json.dumps({"data": [event], "next_page_url": None}).encode())
+
+
+REASONS = [{}, {"reason": 7}, {"reason": {}}, {"reason": {"error_types": 7}}, {"reason": {"error_types": [7]}},
+           {"reason": {"error_types": [{"code": "x"}]}},
+           {"reason": {"error_types": [{"code": "x", "error_count": "y"}]}},
+           {"reason": {"error_types": [{"code": "x", "error_count": 1, "sample_errors": [7]}]}}]  # fmt: skip
+
+
+@pytest.mark.parametrize("data", REASONS, ids=str)
+def test_a_report_of_another_form_is_kept_as_one_that_nobody_can_read(line: Line, data: object) -> None:
+    line.write = reporting(data)
+    (report,) = line.api.refusal_reports(NOON, 10)
+    assert (report.id, report.is_readable, list(report.refusals)) == ("evt_1", False, [])
+
+
+def test_of_a_report_only_identifiers_that_are_text_are_named(line: Line) -> None:
+    samples = [
+        {"request": {"identifier": each}, "error_message": "m\0" + "x" * 2_000} for each in ("a", 7, ["b"], None)
+    ]
+    line.write = reporting({"reason": {"error_types": [{"code": 7, "error_count": 4, "sample_errors": samples}]}})
+    (report,) = line.api.refusal_reports(NOON, 10)
+    (refusal,) = report.refusals
+    assert (report.is_readable, refusal.code, refusal.count, list(refusal.named)) == (True, "unknown", 4, ["a"])
+    assert refusal.named["a"] == "m?" + "x" * 498
