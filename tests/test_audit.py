@@ -156,6 +156,24 @@ def test_what_is_known_against_a_package_fails_and_says_where_it_is_mended() -> 
     )
 
 
+def test_what_is_known_against_one_lock_file_fails_though_another_is_clean(tmp_path: Path) -> None:
+    """The tool is one that knows an advisory of whatever is in the second file; the real one needs the network."""
+    clean = '{"dependencies": [{"name": "a", "version": "1", "vulns": []}]}'
+    known = clean.replace("[]", '[{"id": "X", "fix_versions": []}]')
+    tool = tmp_path / "pip-audit"
+    tool.write_text(
+        f"#!/bin/sh\nfor last; do :; done\ncase $last in *dev*) echo '{known}';; *) echo '{clean}';; esac\n"
+    )
+    tool.chmod(0o755)
+    files = [tmp_path / name for name in ("requirements.txt", "requirements-dev.txt", "requirements-x.txt")]
+    look = dependencies(tmp_path, files)
+    assert not look.passed
+    assert [line for line in look.said if "has X" in line] == [
+        "requirements-dev.txt: a 1 has X, mended in no version yet."
+    ]
+    assert len(look.said) == 3
+
+
 def test_a_package_that_nobody_knows_is_named() -> None:
     good = {"name": "redis", "version": "8.1.0", "vulns": []}
     look = judged("requirements.txt", [good, {"name": "ours", "skip_reason": "not found"}])

@@ -31,6 +31,12 @@ def test_a_reference_has_a_column_of_its_own() -> None:
     assert cells == ["time", "≤ 12.0 s", "10.0 s", "8.0 s", "one statement", "yes"]
 
 
+def test_a_target_is_the_most_or_the_least() -> None:
+    assert [_with(_SLOWER, value).met for value in (11, 12, 13)] == [True, True, False]
+    assert [_with(_RATE, value).met for value in (89, 90, 91)] == [False, True, True]
+    assert Figure("Part", "without a target", 1, "s").met is None
+
+
 def test_what_got_worse_comes_first_whichever_way_is_worse() -> None:
     old = [_SLOWER, _RATE, Figure("Part", "memory", 50, "MiB"), Figure("Part", "wrong", 0, "")]
     new = [_with(old[0], 5), _with(old[1], 50), _with(old[2], 75), Figure("Part", "wrong", 1, "")]
