@@ -3,15 +3,11 @@
 Each method is one commit, or the few that the service itself needs. What it leaves behind is left behind here too.
 """
 
-import json
 import uuid
 from calendar import monthrange
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from typing import Any
-from urllib.parse import urlencode
-
-import urllib3
 
 from tests.support.clock import ManualClock
 from tests.support.database import TestDatabase
@@ -414,33 +410,3 @@ class Service:
     def _now(self) -> datetime:
         self.clock.advance(seconds=1)
         return self.clock.now()
-
-
-TABLES: Sequence[str] = (
-    "users", "billing_accounts", "extraction_jobs", "job_runs", "job_fields", "source_files", "extraction_tasks",
-    "source_files_to_tasks", "extraction_results", "job_exports", "automations", "automation_runs", "usage_events",
-    "usage_counters", "maintenance.holds", "maintenance.object_deletions", "maintenance.erasures", "maintenance.runs",
-    "maintenance.cursors",
-)  # fmt: skip
-
-
-def read_tables(database: TestDatabase) -> dict[str, list[dict[str, Any]]]:
-    """All rows of all tables, times as times."""
-    parts = [f"SELECT '{table}' AS name, CAST(to_jsonb(t) AS text) AS row FROM {table} AS t" for table in TABLES]
-    tables: dict[str, list[dict[str, Any]]] = {table: [] for table in TABLES}
-    for found in database.rows(" UNION ALL ".join(parts)):
-        tables[found["name"]].append({name: _value(name, value) for name, value in json.loads(found["row"]).items()})
-    return tables
-
-
-def read_objects(url: str, bucket: str) -> dict[str, int]:
-    """The generations of all objects."""
-    query = urlencode({"fields": "items(name,generation)", "maxResults": 10_000})
-    told = json.loads(urllib3.request("GET", f"{url}/storage/v1/b/{bucket}/o?{query}").data)
-    assert not told.get("nextPageToken")
-    return {item["name"]: int(item["generation"]) for item in told.get("items") or ()}
-
-
-def _value(name: str, value: Any) -> Any:
-    is_time = isinstance(value, str) and name.endswith(("_at", "_start", "_end", "until"))
-    return datetime.fromisoformat(value) if is_time else value

@@ -13,8 +13,8 @@ from devstack import buckets
 from devstack.gcs_front import GcsFront
 from devstack.serving import Served, fire
 from tests.cleanup import model
-from tests.cleanup.service import Service, read_objects, read_tables
-from tests.cleanup.state import State, Stored, differences
+from tests.cleanup.service import Service
+from tests.cleanup.state import State, Stored, differences, read_objects, read_tables
 from tests.support.clock import NOON, ManualClock
 from tests.support.database import TestDatabase
 from tests.support.redis import lose_everything

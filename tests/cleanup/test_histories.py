@@ -6,9 +6,6 @@ every row of every table and every object is held against tests/cleanup/model.py
 
 import os
 from collections import Counter
-from collections.abc import Sequence
-from datetime import timedelta
-from random import Random
 
 import pytest
 import redis
@@ -30,8 +27,9 @@ from shared.invocation import Invocation
 from shared.outcome import Outcome, Status
 from shared.runner import run_job
 from tests.cleanup import model
-from tests.cleanup.service import ENDS, Service, read_objects, read_tables
-from tests.cleanup.state import State, Stored, differences
+from tests.cleanup.acts import Acts
+from tests.cleanup.service import Service
+from tests.cleanup.state import State, Stored, differences, read_objects, read_tables
 from tests.support.clock import ManualClock, VirtualTimer
 from tests.support.database import TestDatabase
 from tests.support.mortal import Death, Died, MortalServices
@@ -50,17 +48,6 @@ SEED = st.integers(0, 99_999)
 MORE = int(os.environ.get("CLEANUP_HISTORIES_EXAMPLES", "0"))
 MANY = st.integers(3, 18)
 DAYS = st.sampled_from([0.01, 1, 6, 8, 8, 9, 15, 31, 31, 31, 100, 450])
-
-
-# Each as often as this says.
-_ACTS = {
-    "sign_up": 1, "delete_user": 1, "leave_scratch": 1, "begin_a_job": 2, "do_a_job": 2, "begin_a_run": 1,
-    "wizard_step": 1, "submit": 1, "end": 1, "append": 3, "append_and_forget": 2, "opt_out": 1,
-    "give_up_idle_drafts": 1, "delete_job": 1, "export": 1, "upload": 1, "unpack": 1, "convert": 1, "import": 3,
-    "import_again": 2, "remove": 2, "automate": 1, "automate_and_forget": 2, "stop_automating": 1, "fire": 2,
-    "hold": 2, "release_holds": 1, "wait": 1,
-}  # fmt: skip
-ACTS = [act for act, number in _ACTS.items() for _ in range(number)]
 
 
 class Place:
@@ -92,6 +79,7 @@ class Machine(RuleBasedStateMachine):
         lose_everything(self.place.redis)
         self.clock = ManualClock()
         self.service = Service(self.database, self.clock, self._put)
+        self.acts = Acts(self.service)
         self.death = Death()
         self.services: MortalServices | None = None
 
@@ -108,181 +96,21 @@ class Machine(RuleBasedStateMachine):
         self.service.sign_up()
         self.service.sign_up()
         for number in range(4):
-            self._do_a_job(number, form=seed // 12**number % 12)
-        self._live(seed, acts)
-
-    # ---- what users, the service and operators do
-
-    def _live(self, seed: int, acts: int) -> None:
-        """So many things, one after the other: each with one of what there is, and in one of its forms."""
-        random = Random(seed)  # noqa: S311  nothing is secret here
-        for _ in range(acts):
-            act, number, form = random.choice(ACTS), random.randrange(7), random.randrange(12)
-            getattr(self, f"_{act}")(number, form)
-
-    def _sign_up(self, number: int, form: int) -> None:
-        if len(self.service.users()) < 3:
-            self.service.sign_up()
-        for user in _one(self.service.users(), number):
-            self.service.keep_an_old_counter(user, (1, 12, 13, 14, 30)[form % 5], current=form % 2 == 0)
-
-    def _delete_user(self, number: int, form: int) -> None:
-        users = self.service.users()
-        if len(users) > 2 and form % 3 == 0:
-            self.service.delete_user(_one(users, number)[0])
-
-    def _leave_scratch(self, number: int, _: int) -> None:
-        for user in _one(self.service.users(), number):
-            self.service.leave_scratch(user)
-
-    def _begin_a_job(self, number: int, form: int) -> None:
-        for user in _one(self.service.users(), number):
-            run = self.service.new_job(user, keep=form % 3 == 0)
-            self._with_files(run, 1 + form % 4)
-            if form % 3 == 1:
-                self.service.automate(self.service.jobs()[-1])
-
-    def _do_a_job(self, number: int, form: int) -> None:
-        """From the beginning to the end."""
-        for user in _one(self.service.users(), number):
-            self._whole_job(user, form % 3 == 0, form % 4, ENDS[form // 3], together=form % 2 == 0)
-            if form % 4 == 2:
-                self.service.automate(self.service.jobs()[-1])
-
-    def _begin_a_run(self, number: int, form: int) -> None:
-        for job in _one(self.service.jobs(), number):
-            self._with_files(self.service.new_run(job), form % 3)
-
-    def _wizard_step(self, number: int, _: int) -> None:
-        for run in _one(self.service.drafts(), number):
-            self.service.wizard_step(run)
-
-    def _submit(self, number: int, form: int) -> None:
-        for run in _one(self.service.drafts(), number):
-            self.service.submit(run, together=form % 2 == 0, done=form % 4)
-
-    def _end(self, number: int, form: int) -> None:
-        for run in _one(self.service.runs("status = 'in_progress'"), number):
-            self.service.end(run, ENDS[form % 4])
-
-    def _append(self, number: int, form: int) -> None:
-        """To a run that had a result; the older one, or both, may not be kept for long."""
-        for run in _one(self.service.runs(_WITH_TASKS), number):
-            appended = self.service.append(run)
-            self._with_files(appended, form % 3)
-            if form % 2:
-                self.service.submit(appended, together=False, done=form % 3)
-                self.service.end(appended, ENDS[form // 3])
-            for opted_out in (run, appended)[: form // 4]:
-                self.service.opt_out(opted_out)
-
-    def _append_and_forget(self, number: int, form: int) -> None:
-        """A draft that waits on an opted-out run's files, until it is given up itself."""
-        for run in _one(self.service.runs(_WITH_TASKS), number):
-            self._with_files(self.service.append(run), form % 2)
-            self.service.opt_out(run)
-        self._give_up_idle_drafts(number, form=1)
-        self.clock.advance(days=(0, 31)[form % 3 > 0])
-
-    def _automate_and_forget(self, number: int, form: int) -> None:
-        """A draft that an automation needs, with imports, and that is marked as one to delete."""
-        for user in _one(self.service.users(), number):
-            run = self.service.new_job(user, keep=form % 2 == 0)
-            self.service.automate(self.service.jobs()[-1])
-            self.service.import_from_drive(run, number % 2, finished=True)
-            self._convert(0, 0)
-        self._give_up_idle_drafts(number, form=1)
-        self.clock.advance(days=(0, 31)[form % 3 > 0])
-
-    def _import_again(self, number: int, form: int) -> None:
-        """A Drive file whose object still waits to go, imported again; perhaps taken out again at once."""
-        runs, names = self.service.runs(), self.service.objects_to_go("imports/%")
-        for name in _one([name for name in names if name.split("/")[1] in runs], number):
-            self.service.import_as(name.split("/")[1], name, finished=form % 4 > 0)
-            if form % 3 == 0:
-                self.service.remove(self.service.files(f"gcs_object_name = '{name}'")[0])
-
-    def _opt_out(self, number: int, _: int) -> None:
-        for run in _one(self.service.runs("persist_data"), number):
-            self.service.opt_out(run)
-
-    def _give_up_idle_drafts(self, _: int, form: int) -> None:
-        self.clock.advance(days=(0, 31)[form % 2])
-        self.service.give_up_idle_drafts()
-
-    def _delete_job(self, number: int, form: int) -> None:
-        jobs = self.service.jobs()
-        if len(jobs) > 2 and form % 3 == 0:
-            self.service.delete_job(_one(jobs, number)[0])
-
-    def _export(self, number: int, form: int) -> None:
-        for run in _one(self.service.runs(), number):
-            self.service.export(run, drive=form % 2 == 0)
-
-    def _upload(self, number: int, form: int) -> None:
-        for run in _one(self.service.drafts(), number):
-            self.service.upload(run, ("plain", "zip", "ZIP", "broken", "member")[form % 5])
-
-    def _unpack(self, number: int, form: int) -> None:
-        for run in _one(self.service.drafts(), number):
-            self.service.unpack(self.service.upload(run, ("zip", "ZIP")[form % 2]), members=form % 3)
-
-    def _convert(self, number: int, _: int) -> None:
-        for file in _one(self.service.files("status <> 'uploading'"), number):
-            self.service.convert(file)
-
-    def _import(self, number: int, form: int) -> None:
-        for run in _one(self.service.drafts(), number):
-            self.service.import_from_drive(run, form % 2, finished=form % 5 > 0)
-            if form % 3 == 0:
-                self.service.remove(self.service.files(f"file.job_run_id = '{run}'")[-1])
-
-    def _remove(self, number: int, form: int) -> None:
-        """Taken out of a draft, and perhaps imported again under the same name."""
-        where = "file.source_type = 'drive'" if form % 2 else "true"
-        for run in _one(self.service.drafts(), number):
-            for file in _one(self.service.files(f"file.job_run_id = '{run}' AND {where}"), form):
-                self.service.remove(file)
-            if form % 3:
-                self.service.import_from_drive(run, form // 2 % 2, finished=True)
-
-    def _automate(self, number: int, _: int) -> None:
-        """Jobs that were left without runs come first."""
-        for job in _one(self.service.jobs(_WITHOUT_RUNS) or self.service.jobs(), number):
-            self.service.automate(job)
-
-    def _stop_automating(self, number: int, form: int) -> None:
-        for automation in _one(self.service.automations(), number)[: form % 2]:
-            self.service.stop_automating(automation)
-
-    def _fire(self, number: int, form: int) -> None:
-        for automation in _one(self.service.automations(), number):
-            self.service.fire(automation, form % 3, submitted=form % 2 == 0)
-
-    def _hold(self, number: int, form: int) -> None:
-        scope, find = (("user", self.service.users), ("job", self.service.jobs), ("run", self.service.runs))[form % 3]
-        for subject in _one(find(), number):
-            until = self.clock.now() + timedelta(days=20) if form % 2 else None
-            self.service.hold(scope, subject, until)
-
-    def _release_holds(self, *_: int) -> None:
-        self.service.release_holds()
-
-    def _wait(self, _: int, form: int) -> None:
-        self.clock.advance(days=(1, 6, 8, 15, 31)[form % 5])
+            self.acts.do_a_job(number, form=seed // 12**number % 12)
+        self.acts.live(seed, acts)
 
     # ---- cleanups
 
     @rule(job=st.sampled_from((*model.ERASING, *CLEANUPS)), seed=SEED, acts=MANY, days=DAYS)
     def clean_up(self, job: str, seed: int, acts: int, days: float) -> None:
-        self._live(seed, acts)
+        self.acts.live(seed, acts)
         self.clock.advance(days=days)
         self._clean_up(job)
 
     @rule(job=st.sampled_from(CLEANUPS), seed=SEED, acts=MANY, days=DAYS)
     def run_dry(self, job: str, seed: int, acts: int, days: float) -> None:
         """Touches nothing, and tells what a run does that follows."""
-        self._live(seed, acts)
+        self.acts.live(seed, acts)
         self.clock.advance(days=days)
         before = self._state()
         dry = self._run(job, dry_run=True)
@@ -307,14 +135,14 @@ class Machine(RuleBasedStateMachine):
     )
     def die(self, job: str, seed: int, acts: int, days: float, steps: int, again: bool) -> None:
         """Die somewhere. Go on at once, or let the service go on first."""
-        self._live(seed, acts)
+        self.acts.live(seed, acts)
         self.clock.advance(days=days)
         before = self._state()
         if not self._die(job, steps, before):
             return
         self.clock.advance(minutes=3)
         if not again:
-            self._import_again(steps, steps)
+            self.acts.import_again(steps, steps)
             return
         if self._die(job, steps // 2, self._state()):
             self.clock.advance(minutes=3)
@@ -332,12 +160,12 @@ class Machine(RuleBasedStateMachine):
         self, job: str, seed: int, acts: int, days: float, steps: int, all_leave: bool
     ) -> None:
         """What one has left in the outbox, any of the others takes. Without any rows, nothing is taken."""
-        self._live(seed, acts)
+        self.acts.live(seed, acts)
         self.clock.advance(days=days)
         if self._die(job, steps, self._state()):
             self.clock.advance(minutes=3)
-            self._import_again(seed, acts)
-            self._live(seed + 1, acts // 3)
+            self.acts.import_again(seed, acts)
+            self.acts.live(seed + 1, acts // 3)
         if all_leave:
             for user in self.service.users():
                 self.service.delete_user(user)
@@ -354,21 +182,6 @@ class Machine(RuleBasedStateMachine):
             self._forget_services()
 
     # ---- how
-
-    def _whole_job(self, user: str, keep: bool, files: int, how: str, together: bool) -> None:
-        run = self.service.new_job(user, keep)
-        self._with_files(run, files)
-        self.service.submit(run, together, done=max(0, files - (how == "partially_completed")))
-        self.service.end(run, how)
-
-    def _with_files(self, run: str, files: int) -> None:
-        for number in range(files):
-            if number == 2:
-                self.service.import_from_drive(run, number % 2, finished=True)
-            else:
-                file = self.service.upload(run, "plain")
-                if number:
-                    self.service.convert(file)
 
     def _clean_up(self, job: str, since: State | None = None) -> Outcome:
         """Run a cleanup to its end and hold all there is against the model; with `since`, as of an earlier moment."""
@@ -464,17 +277,10 @@ class Machine(RuleBasedStateMachine):
         return State(read_tables(self.database), objects)
 
 
-_WITH_TASKS = "EXISTS (SELECT FROM extraction_tasks WHERE job_run_id = run.id AND status = 'completed')"
-_WITHOUT_RUNS = "NOT EXISTS (SELECT FROM job_runs WHERE job_id = job.id)"
 COUNTS = (
     "jobs_cleaned", "parents_deleted", "files_rehomed", "held", "waiting_on_draft", "artifacts_cleaned", "zips_cleaned",
     "conversions_cleaned", "temp_uploads_cleaned", "orphans_cleaned", "deleted_count", "outbox_pruned",
 )  # fmt: skip
-
-
-def _one(ids: Sequence[str], number: int) -> Sequence[str]:
-    """One of them, counted from the newest; none if there is none."""
-    return [ids[-1 - number % len(ids)]] if ids else []
 
 
 @pytest.fixture
