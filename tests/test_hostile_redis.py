@@ -56,6 +56,14 @@ def test_what_is_kept_is_believed_if_it_is_whole(environment: Environment, redis
     assert environment.run(slot=NOON).status is Status.REPLAYED
 
 
+def test_a_count_that_is_none_of_the_jobs_is_not_told_again(
+    environment: Environment, redis_client: "redis.Redis"
+) -> None:
+    redis_client.set(RESULT, json.dumps(stored(environment, counts={"updated_count": 3, "strange": 1})))
+    outcome = environment.run(slot=NOON)
+    assert (outcome.status, outcome.counts) == (Status.REPLAYED, {"updated_count": 3})
+
+
 CHANGES: list[dict[str, Any]] = [
     {"job": "stripe_reconcile"},
     {"slot": "2026-05-15T12:00:01Z"},
