@@ -59,6 +59,10 @@ def _entry_point(services: Services, job: Job, jobs: Mapping[str, Job]) -> Entry
             return respond(request)
         except Exception as error:  # noqa: BLE001  the boundary: whatever it is, it becomes an answer and a log line
             return _failure(services, job, error)
+        finally:
+            # functions-framework reads what is left of the body before it answers: all of one that is too large, or
+            # has no end, and one that broke off would break at the same place.
+            request.stream = io.BytesIO()
 
     def respond(request: Request) -> Response:
         if request.path != "/":
@@ -109,8 +113,6 @@ def _body(request: Request) -> bytes | None:
     try:
         body = request.stream.read(_LARGEST_BODY + 1)
     except Exception:  # noqa: BLE001  werkzeug's, gunicorn's or the socket's own: the body is not whole
-        # functions-framework reads what is left after the answer, and would break at the same place.
-        request.stream = io.BytesIO()
         raise BadRequest("body", "The body broke off.") from None
     if declared is not None and len(body) != declared:
         raise BadRequest("body", "The body is shorter than its Content-Length.")

@@ -25,7 +25,7 @@ _SLOT_AHEAD = timedelta(seconds=300)
 _OLDEST_STEP = timedelta(hours=36)
 _FIELDS = ("dry_run", "force", "limit", "as_of")
 _TASK_FIELDS = ("slot", "step", "shard")
-_LONGEST_HEADER = 64
+_LONGEST_NAME = 64
 # Outside these years arithmetic with months and days would leave the calendar.
 _YEARS = range(1970, 9999)
 
@@ -98,7 +98,7 @@ def _slot(header: str | None) -> datetime | None:
     if header is None:
         return None
     try:
-        return _time(header.strip()[:_LONGEST_HEADER])
+        return _time(header.strip())
     except ValueError:
         raise BadRequest(
             SCHEDULE_TIME_HEADER,
@@ -129,7 +129,7 @@ def _from_body(body: bytes) -> Invocation:
 def _check_names(fields: Mapping[str, object], known: Sequence[str]) -> None:
     for name in fields:
         if name not in known:
-            shown = name[:_LONGEST_HEADER]
+            shown = name[:_LONGEST_NAME]
             raise BadRequest(shown, f"The body has the unknown field {shown!r}; known: {', '.join(known)}.")
 
 

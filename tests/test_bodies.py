@@ -144,3 +144,20 @@ def test_no_path_forges_a_line_or_a_header(served: Served, path: bytes) -> None:
     assert b"completed" not in answer or path.startswith(b"//")
     assert answer == b"" or answer.startswith(b"HTTP/1.1 4"), answer[:200]
     is_well(served)
+
+
+@pytest.mark.parametrize("line", [b"POST /", b"POST /nothing", b"PUT /"])
+@pytest.mark.parametrize(
+    ("head", "body"),
+    [
+        (b"Transfer-Encoding: chunked", b"13880\r\n" + b" " * 80_000 + b"\r\n"),
+        (b"Content-Length: 999999999", b""),
+    ],
+    ids=["chunks without end", "announced and not sent"],
+)
+def test_a_body_without_end_is_not_waited_for(served: Served, line: bytes, head: bytes, body: bytes) -> None:
+    with closing(connect(served)) as connection:
+        connection.sendall(line + b" HTTP/1.1\r\nHost: x\r\n" + head + b"\r\n\r\n" + body)
+        # As long as the server waits for the rest, nothing comes.
+        assert connection.recv(100).startswith(b"HTTP/1.1 4")
+    is_well(served)
