@@ -83,6 +83,8 @@ class GcsBucket:
         adapter = HTTPAdapter(pool_connections=2, pool_maxsize=connections)
         self._client._http.mount("https://", adapter)
         self._client._http.mount("http://", adapter)
+        # For spans that nobody records it would ask for the bucket, in threads that repeat for two minutes.
+        self._client._bucket_metadata_cache = None
         self._bucket = self._client.bucket(self.name)
 
     def close(self) -> None:

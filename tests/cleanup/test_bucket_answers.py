@@ -1,5 +1,7 @@
 """What the bucket answers, and what a person is told of it: a right that is missing is no hold, and the reverse."""
 
+import threading
+
 import pytest
 from google.auth.exceptions import RefreshError, TransportError
 
@@ -99,3 +101,22 @@ def test_objects_that_the_bucket_will_not_delete_are_failures_with_their_reason(
     world.clock.advance(days=3)
     again = world.run("abandoned_cleanup").counts
     assert (again["open_objects"], again["kept_objects"], again["oldest_open_minutes"]) == (1, 0, 3 * 24 * 60)
+
+
+@pytest.mark.parametrize("is_known", [False, True])
+def test_nothing_is_asked_of_the_bucket_in_a_thread_that_outlives_the_call(world: CleanupWorld, is_known: bool) -> None:
+    settings = cleanup_settings({"GCS_BUCKET_NAME": world.bucket, "STORAGE_EMULATOR_HOST": world.front.url})
+    bucket = GcsBucket(settings, connections=1)
+    done = threading.Event()
+    try:
+        if is_known:
+            bucket.state()
+        before = {*threading.enumerate()}
+        # Who asks for the bucket from now on waits for its answer, and is seen.
+        world.front.before("GET", lambda name: name is None and done.wait(30))
+        assert bucket.delete("imports/absent.pdf", None) == Deletion(Answer.ABSENT)
+        started = {thread for thread in threading.enumerate() if not thread.name.startswith("gcs-front")} - before
+        assert not started
+    finally:
+        done.set()
+        bucket.close()
