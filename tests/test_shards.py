@@ -1,9 +1,10 @@
 """A firing in shards, its tasks delivered by hand: in any order, twice, too early, or not at all."""
 
 import itertools
+import json
 import random
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import timedelta
 
@@ -13,63 +14,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from functions.registry import JOBS
-from shared.context import Context, Fence
-from shared.errors import BadRequest, Fenced
+from shared.context import Context
+from shared.errors import BadRequest
 from shared.health import health
-from shared.invocation import LARGEST_STEP, Invocation, parse_task
-from shared.job import Job, JobResult
+from shared.invocation import LARGEST_STEP, parse_task
+from shared.job import JobResult
 from shared.outcome import Outcome, Status
-from shared.runner import run_job
 from shared.shards import LARGEST_SHARDS, Part, Share
-from tests.conftest import Environment, MakeEnvironment
+from tests.conftest import MakeEnvironment
 from tests.support.clock import NOON, ManualClock
 from tests.support.database import TestDatabase
 from tests.support.jobs import ordered
-from tests.support.tasks import QUEUE, Taking
-
-SHARDS = 3
-HOST = "127.0.0.1:8080"
-
-
-class Firing:
-    """A firing of a job in shards. Each run counts one; `orders` is asked first what else a run does."""
-
-    def __init__(self, make: MakeEnvironment, taking: Taking, database: TestDatabase, clock: ManualClock) -> None:
-        self.environment: Environment = make({"CONTINUATION_QUEUE": QUEUE, "CLOUD_TASKS_EMULATOR_HOST": taking.address})
-        self.taking = taking
-        self.database = database
-        self.clock = clock
-        self.parts: list[tuple[Part, int]] = []
-        self.orders: Callable[[Context], JobResult | None] = lambda _: None
-        self.job: Job = ordered("in_shards", self._order, shards=SHARDS)
-
-    def _order(self, ctx: Context) -> JobResult:
-        self.parts.append((ctx.share.part, ctx.share.number))
-        with ctx.batch() as batch:
-            batch.count(updated_count=1)
-        return self.orders(ctx) or JobResult(f"did {ctx.share.part.name}", gauges={"due_count": 7})
-
-    def run(self, **fields: object) -> Outcome:
-        """One request that is no task's; the firing itself unless told otherwise."""
-        asked = {"trigger": "schedule", "slot": NOON, "host": HOST, **fields}
-        return run_job(self.environment.services, self.job, Invocation(**asked))  # type: ignore[arg-type]
-
-    def deliver(self, number: int) -> Outcome:
-        """Deliver a task that was queued, by its number in the queue."""
-        body = self.taking.requests[number].task.http_request.body
-        invocation = parse_task(body, self.clock.now(), self.job.shards)
-        return run_job(self.environment.services, self.job, replace(invocation, host=HOST))
-
-    @property
-    def queued(self) -> list[tuple[int, int]]:
-        """Shard and step of each task, by the names."""
-        ends = [name.split("-")[-2:] for name in self.taking.names]
-        return [(int(shard), int(step)) for shard, step in ends]
-
-    def rows(self) -> Sequence[tuple[int, int, str]]:
-        """Shard, step and status of each run on record."""
-        rows = self.database.rows("SELECT shard, step, status FROM maintenance.runs ORDER BY id")
-        return [(row["shard"], row["step"], row["status"]) for row in rows]
+from tests.support.shards import SHARDS, Firing
+from tests.support.tasks import Taking
 
 
 @pytest.fixture
@@ -240,33 +197,6 @@ def test_a_firing_is_closed_by_shards_of_one_division_alone(firing: Firing) -> N
     assert firing.run().status is Status.COMPLETED
 
 
-# ---- beside others
-
-
-def test_a_run_by_hand_and_the_shards_exclude_one_another(firing: Firing) -> None:
-    firing.run()
-    seen = []
-
-    def by_hand(ctx: Context) -> None:
-        if ctx.share.part is Part.SHARD:
-            seen.append(firing.run(trigger="manual", slot=None))
-
-    firing.orders = by_hand
-    firing.deliver(1)
-
-    def by_task(ctx: Context) -> None:
-        if ctx.share.part is Part.WHOLE:
-            seen.extend(firing.deliver(number) for number in (0, 2))
-
-    firing.orders = by_task
-    whole = firing.run(trigger="manual", slot=None)
-    assert (whole.status, firing.parts[-1]) == (Status.COMPLETED, (Part.WHOLE, 0))
-    assert [each.status for each in seen] == [Status.BUSY] * 3
-    assert "continued by Cloud Tasks" in seen[0].message
-    firing.orders = lambda _: None
-    assert firing.run(trigger="manual", slot=None).status is Status.COMPLETED
-
-
 def test_a_line_says_which_shard_it_is_of_and_what_that_run_did_itself(firing: Firing) -> None:
     firing.run()
     for number in range(4):
@@ -278,46 +208,6 @@ def test_a_line_says_which_shard_it_is_of_and_what_that_run_did_itself(firing: F
     assert lines[-1]["updated_count"] == 5
 
 
-def test_a_closing_waits_for_no_other_firings_shards(firing: Firing) -> None:
-    firing.run()
-    for number in range(3):
-        firing.deliver(number)
-    firing.clock.advance(hours=1)
-    firing.run(slot=NOON + timedelta(hours=1))
-    closed = []
-
-    def close(ctx: Context) -> None:
-        if ctx.share.part is Part.SHARD:
-            closed.append(firing.deliver(3).status)
-
-    firing.orders = close
-    firing.deliver(4)
-    assert closed == [Status.COMPLETED]
-
-
-@pytest.mark.parametrize("shards", [1, 2, 5])
-def test_no_shard_of_another_division_goes_on_beside_a_new_one(firing: Firing, shards: int) -> None:
-    """Deployed in the middle of a firing: what the shard at work does is a part of what another run does now."""
-    firing.run()
-    told: list[Status] = []
-
-    def deploy(ctx: Context) -> None:
-        if (ctx.share.number, ctx.share.of) != (3, SHARDS):
-            return
-        firing.job = replace(firing.job, shards=shards)
-        firing.clock.advance(hours=1)
-        told.append(firing.run(slot=NOON + timedelta(hours=1)).status)
-        firing.job = replace(firing.job, shards=SHARDS)
-        with pytest.raises(Fenced), ctx.batch():
-            pass
-
-    firing.orders = deploy
-    firing.deliver(2)
-    assert told == [Status.COMPLETED if shards == 1 else Status.INCOMPLETE]
-    # And none stands there as running for ever.
-    assert firing.database.value("SELECT count(*) FROM maintenance.runs WHERE status = 'running'") == 0
-
-
 def test_a_shard_that_is_delivered_in_report_mode_does_not_look(
     firing: Firing, make_environment: MakeEnvironment
 ) -> None:
@@ -327,63 +217,6 @@ def test_a_shard_that_is_delivered_in_report_mode_does_not_look(
     outcome = firing.deliver(0)
     assert (outcome.status, outcome.dry_run, len(firing.parts)) == (Status.COMPLETED, True, did)
     assert "report mode" in outcome.message.lower()
-
-
-def test_a_shard_that_waits_for_a_run_by_hand_says_so(firing: Firing) -> None:
-    firing.run()
-    said = []
-
-    def wait(ctx: Context) -> None:
-        if ctx.share.part is Part.WHOLE:
-            said.append(firing.deliver(1).message)
-
-    firing.orders = wait
-    firing.run(trigger="manual", slot=None)
-    assert "asked for over HTTP" in said[0]
-
-
-def test_shards_do_not_exclude_one_another(firing: Firing) -> None:
-    firing.run()
-    seen = []
-
-    def another(ctx: Context) -> None:
-        if ctx.share.number == 1:
-            seen.append(firing.deliver(1).status)
-
-    firing.orders = another
-    assert (firing.deliver(0).status, seen) == (Status.COMPLETED, [Status.COMPLETED])
-
-
-@pytest.mark.parametrize("redis_url", [None, "redis://127.0.0.1:1"])
-def test_so_do_the_locks_without_redis(
-    firing: Firing, make_environment: MakeEnvironment, redis_url: str | None
-) -> None:
-    settings = {"CONTINUATION_QUEUE": QUEUE, "CLOUD_TASKS_EMULATOR_HOST": firing.taking.address}
-    if redis_url:
-        firing.environment = make_environment({**settings, "REDIS_URL": redis_url})
-    test_a_run_by_hand_and_the_shards_exclude_one_another(firing)
-
-
-def test_who_treats_everything_takes_the_right_to_write_from_every_shard(firing: Firing) -> None:
-    firing.run()
-    stopped: list[Context] = []
-    firing.orders = stopped.append
-    firing.deliver(1)
-    (shard,) = stopped
-    with shard.batch():
-        pass
-    firing.orders = lambda _: None
-    firing.run(trigger="manual", slot=None)
-    with pytest.raises(Fenced), shard.batch():
-        pass
-    # And the other way round: it writes no more once one shard has a newer run.
-    firing.orders = stopped.append
-    firing.run(trigger="manual", slot=None)
-    firing.deliver(2)
-    whole = stopped[1]
-    assert whole.fence == Fence("in_shards", (0, 1, 2, 3), whole.fence.run_id)  # type: ignore[union-attr]
-    with pytest.raises(Fenced), whole.batch():
-        pass
 
 
 def test_without_a_queue_a_firing_is_done_as_a_whole(firing: Firing, make_environment: MakeEnvironment) -> None:
@@ -412,14 +245,10 @@ def test_after_the_last_step_somebody_is_told(firing: Firing) -> None:
 
 @pytest.mark.parametrize("shard", [-1, 4, True, "1", 1.0, None])
 def test_a_shard_that_is_none_of_the_jobs_is_refused(shard: object) -> None:
-    body = f'{{"slot": "2026-05-15T00:30:00Z", "step": 1, "shard": {_json(shard)}}}'.encode()
+    body = f'{{"slot": "2026-05-15T00:30:00Z", "step": 1, "shard": {json.dumps(shard)}}}'.encode()
     with pytest.raises(BadRequest) as refused:
         parse_task(body, NOON, SHARDS)
     assert refused.value.field == "shard"
-
-
-def _json(value: object) -> str:
-    return {True: "true", None: "null"}.get(value, f'"{value}"' if isinstance(value, str) else str(value))  # type: ignore[call-overload,no-any-return]
 
 
 @given(st.integers(2, LARGEST_SHARDS))
