@@ -8,13 +8,14 @@ stays, either is right. So a model does not foretell, it judges: what went may g
 too, and all else follows from that, row by row.
 """
 
-import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import combinations
 from typing import Any
 
+from tests.cleanup.model_holds import is_held, is_object_held
+from tests.cleanup.model_outbox import drain, judge_erasures, judge_outbox, names_of
 from tests.cleanup.state import Row, State, differences, miscounted
 
 DAY = timedelta(days=1)
@@ -44,7 +45,7 @@ def due(state: State, job: str, now: datetime) -> Due:
         else:
             only_content = _is_needed_by_an_automation(state, run)
             goes = _is_opted_out(run, now) and not (only_content and _has_no_content(state, run))
-        if goes and _is_held(state, now, run=run["id"], job=run["job_id"]):
+        if goes and is_held(state, now, run=run["id"], job=run["job_id"]):
             found.held.add(run["id"])
         elif goes:
             found.only_content[run["id"]] = only_content
@@ -84,16 +85,6 @@ def _has_no_content(state: State, run: Row) -> bool:
     return not state.of_run("source_files", run["id"]) and not state.of_run("extraction_tasks", run["id"])
 
 
-def _is_held(state: State, now: datetime, *, run: str | None, job: str | None) -> bool:
-    jobs = state.by_id("extraction_jobs")
-    names = {("run", run), ("job", job), ("user", jobs[job]["user_id"] if job in jobs else None)}
-    return any((hold["scope"], hold["subject"]) in names for hold in _holds(state, now))
-
-
-def _holds(state: State, now: datetime) -> list[Row]:
-    return [hold for hold in state.tables["maintenance.holds"] if hold["until"] is None or hold["until"] > now]
-
-
 def judge_erasure(
     before: State, after: State, job: str, now: datetime, counts: Mapping[str, int] | None = None
 ) -> list[str]:
@@ -109,7 +100,7 @@ def judge_erasure(
     expected, moved = _without(before, {run: asked.only_content[run] for run in gone})
     parents = _idle_parents(expected, now) if job == "abandoned_cleanup" else set()
     _delete_jobs(expected, parents)
-    _drain(expected, now)
+    drain(expected, now)
     wrong += differences(expected, after)
     if counts is not None:
         told = {"jobs_cleaned": len(gone), "held": len(asked.held), "waiting_on_draft": len(stayed)}
@@ -195,7 +186,7 @@ def _idle_parents(state: State, now: datetime) -> set[str]:
         for job in state.tables["extraction_jobs"]
         if job["id"] not in with_children
         and now - job["last_active_at"] > 30 * DAY
-        and not _is_held(state, now, run=None, job=job["id"])
+        and not is_held(state, now, run=None, job=job["id"])
     }
 
 
@@ -222,83 +213,15 @@ def _mend(state: State) -> None:
         run["append_from_run_id"] = run["append_from_run_id"] if run["append_from_run_id"] in runs else None
 
 
-# ---- the outbox
-
-
-def _drain(state: State, now: datetime) -> None:
-    """Take away what the open rows of the outbox stand for, but for what is needed again, or held."""
-    for row in state.open_rows():
-        for name in _names(row):
-            if name in state.objects and _may_go(state, row, name) and not _is_row_held(state, row, now):
-                del state.objects[name]
-
-
-def _is_row_held(state: State, row: Row, now: datetime) -> bool:
-    """What an erasure left behind has no row that a hold could keep; all else may be held since it was found."""
-    if row["erasure_id"] is not None:
-        return False
-    hangs_on = {row["source_file_id"], row["job_run_id"]} - {None}
-    return _is_object_held(state, row["object_name"], now, hangs_on)
-
-
-def _names(row: Row) -> Iterator[str]:
-    """The objects that a row of the outbox stands for."""
-    yield row["object_name"]
-    if row["kind"] == "source":
-        yield f"jobs/{row['job_run_id']}/conversions/{row['source_file_id']}.pdf"
-
-
-def _may_go(state: State, row: Row, name: str) -> bool:
-    if row["generation"] is not None and row["generation"] != state.objects[name].generation:
-        return False
-    may_come_back = name.startswith("imports/") or "/gmail_imports/" in name
-    if row["generation"] is None and may_come_back and state.objects[name].created_at > row["requested_at"]:
-        # Uploaded since: its row may be about to come. If none does, it is an orphan one day.
-        return False
-    named = [file for file in state.tables["source_files"] if file["gcs_object_name"] == name]
-    if row["kind"] == "zip":
-        return all(file["id"] == row["source_file_id"] and file["status"] == "unpacked" for file in named)
-    return not named
-
-
-def judge_outbox(state: State, now: datetime) -> list[str]:
-    """What is wrong with our own records after a run that completed: only what is held is open, and no name is kept."""
-    wrong = [
-        f"{row['object_name']} is still to go ({row['state']})"
-        for row in state.open_rows()
-        if not (row["state"] == "held" and _is_row_held(state, row, now))
-    ]
-    for row in state.tables["maintenance.object_deletions"]:
-        if row["done_at"] is not None and re.fullmatch("[0-9a-f]{64}", row["object_name"]) is None:
-            wrong.append(f"the name {row['object_name']} is kept")
-    for erasure in state.tables["maintenance.erasures"]:
-        if erasure["completed_at"] is None:
-            wrong.append(f"the erasure of {erasure['job_run_id']} is not complete")
-    return wrong + judge_erasures(state)
-
-
-def judge_erasures(state: State) -> list[str]:
-    """Erasures that are on record and did not take place, or not once."""
-    runs, files = state.by_id("job_runs"), state.by_id("source_files")
-    whole = [row["job_run_id"] for row in state.tables["maintenance.erasures"] if row["extent"] == "run"]
-    wrong = [f"the run {run} was erased, and is there" for run in whole if run in runs]
-    wrong += [f"the run {run} was erased more than once" for run in {*whole} if whole.count(run) > 1]
-    return wrong + [
-        f"{row['object_name']} is to go, and its row is there"
-        for row in state.open_rows()
-        if row["kind"] == "source" and row["source_file_id"] in files
-    ]
-
-
 # ---- artifact_cleanup
 
 
 def judge_artifacts(before: State, after: State, now: datetime, counts: Mapping[str, int] | None = None) -> list[str]:
     """What is wrong after an artifact_cleanup that completed."""
     expected = before.copied()
-    _drain(expected, now)
+    drain(expected, now)
     kinds = {name: kind for name in before.objects if (kind := _kind(before, name, now)) is not None}
-    held = {name for name in kinds if _is_object_held(before, name, now)}
+    held = {name for name in kinds if is_object_held(before, name, now)}
     for name in kinds:
         if name not in held:
             expected.objects.pop(name, None)
@@ -329,26 +252,6 @@ def _kind(state: State, name: str, now: datetime) -> str | None:
     if name.split("/")[2:3] == ["conversions"] and name.endswith(".pdf"):
         return "conversion" if age > 7 * DAY else None
     return "orphan" if top in ("jobs", "imports") and age > 14 * DAY else None
-
-
-def _is_object_held(state: State, name: str, now: datetime, hangs_on: Collection[str] = ()) -> bool:
-    """Held through a row, or through what its name says of jobs, runs, files and users.
-
-    Of which nothing tells whose it is stays as long as anything of a user or a job is held.
-    """
-    if name.startswith("temp_uploads/"):
-        rest = name.removeprefix("temp_uploads/")
-        return any(hold["scope"] == "user" and rest.startswith(hold["subject"] + "/") for hold in _holds(state, now))
-    runs, files, jobs = (state.by_id(table) for table in ("job_runs", "source_files", "extraction_jobs"))
-    owners = {file["job_run_id"] for file in files.values() if file["gcs_object_name"] == name} | {*hangs_on}
-    parts = {part.split(".")[0] for part in name.split("/")} | owners
-    owners |= {files[part]["job_run_id"] for part in parts if part in files}
-    if any(
-        _is_held(state, now, run=part, job=runs[part]["job_id"] if part in runs else part) for part in owners | parts
-    ):
-        return True
-    is_known = any(each in runs or each in jobs or each in files for each in {name.split("/")[1], *owners})
-    return not is_known and any(hold["scope"] in ("user", "job") for hold in _holds(state, now))
 
 
 # ---- usage_counter_cleanup
@@ -401,9 +304,9 @@ def judge_crash(before: State, after: State, job: str, now: datetime) -> list[st
         expected.tables["usage_counters"] = after.tables["usage_counters"]
         if any(row not in left.tables["usage_counters"] for row in after.tables["usage_counters"]):
             wrong.append("a counter changed")
-    waiting = {name for row in after.open_rows() for name in _names(row)}
+    waiting = {name for row in after.open_rows() for name in names_of(row)}
     drained = expected.copied()
-    _drain(drained, now)
+    drain(drained, now)
     for name in before.objects:
         if name not in after.objects and name not in may_go:
             wrong.append(f"{name} is gone")
@@ -416,10 +319,10 @@ def judge_crash(before: State, after: State, job: str, now: datetime) -> list[st
 def _may_be_gone(before: State, expected: State, job: str, now: datetime) -> set[str]:
     drained = expected.copied()
     if job != "usage_counter_cleanup":
-        _drain(drained, now)
+        drain(drained, now)
     if job == "artifact_cleanup":
         for name in before.objects:
-            if _kind(before, name, now) is not None and not _is_object_held(before, name, now):
+            if _kind(before, name, now) is not None and not is_object_held(before, name, now):
                 drained.objects.pop(name, None)
     return set(before.objects) - set(drained.objects)
 

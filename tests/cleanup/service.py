@@ -3,16 +3,14 @@
 Each method is one commit, or the few that the service itself needs. What it leaves behind is left behind here too.
 """
 
-import uuid
 from calendar import monthrange
 from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
-from typing import Any
 
+from tests.cleanup.service_tables import ServiceTables
 from tests.support.clock import ManualClock
 from tests.support.database import TestDatabase
 
-_NAMES = uuid.UUID("5d0f9f6a-6a0c-4d1d-8d39-3f6f1b7f3a11")
 _COPIED_RUN = (
     "INSERT INTO job_fields (id, job_run_id, field_name, data_type_id, ai_prompt) "
     "SELECT md5(id::text || :new)::uuid, :new, field_name, data_type_id, ai_prompt FROM job_fields "
@@ -23,46 +21,12 @@ _IDLE = timedelta(days=30)
 ENDS = ("completed", "partially_completed", "failed", "cancelled")
 
 
-class Service:
+class Service(ServiceTables):
     """Users, jobs, runs, files, automations. `put` uploads an object, over an older one of the same name."""
 
     def __init__(self, database: TestDatabase, clock: ManualClock, put: Callable[[str], object]) -> None:
-        self.database = database
-        self.clock = clock
+        super().__init__(database, clock)
         self.put = put
-        self._number = 0
-
-    # ---- what there is, oldest first
-
-    def users(self) -> list[str]:
-        return self._ids("SELECT id FROM users ORDER BY id")
-
-    def jobs(self, where: str = "true") -> list[str]:
-        return self._ids(f"SELECT id FROM extraction_jobs AS job WHERE {where} ORDER BY created_at, id")
-
-    def runs(self, where: str = "true") -> list[str]:
-        return self._ids(f"SELECT id FROM job_runs AS run WHERE {where} ORDER BY created_at, id")
-
-    def drafts(self) -> list[str]:
-        return self.runs("config_step <> 'submitted'")
-
-    def files(self, where: str = "true") -> list[str]:
-        return self._ids(f"SELECT id FROM source_files AS file WHERE {where} ORDER BY updated_at, id")
-
-    def automations(self) -> list[str]:
-        return self._ids("SELECT id FROM automations ORDER BY created_at, id")
-
-    def objects_to_go(self, like: str) -> list[str]:
-        """Names in the outbox: what a user may want again. It is no business of the service's to know."""
-        rows = self.database.rows(
-            "SELECT object_name AS name FROM maintenance.object_deletions "
-            "WHERE done_at IS NULL AND object_name LIKE :like ORDER BY id",
-            like=like,
-        )
-        return [row["name"] for row in rows]
-
-    def _ids(self, sql: str) -> list[str]:
-        return [str(row["id"]) for row in self.database.rows(sql)]
 
     # ---- accounts
 
@@ -373,40 +337,9 @@ class Service:
             self.put(name)
         return file
 
-    def _latest(self, job: str) -> Mapping[str, Any] | None:
-        rows = self.database.rows(
-            "SELECT id, config_step, status, persist_data FROM job_runs WHERE job_id = :job "
-            "ORDER BY created_at DESC, id LIMIT 1",
-            job=job,
-        )
-        return rows[0] if rows else None
-
-    def _job_of(self, run: str) -> str:
-        return str(self.database.value("SELECT job_id FROM job_runs WHERE id = :run", run=run))
-
     def _touch_job(self, run: str) -> None:
         self.database.execute(
             "UPDATE extraction_jobs SET last_active_at = :now WHERE id = (SELECT job_id FROM job_runs WHERE id = :run)",
             now=self.clock.now(),
             run=run,
         )
-
-    def _add(self, table: str, key: str | None = "id", **values: object) -> str:
-        if key is not None:
-            values[key] = self._uuid()
-        names = ", ".join(values)
-        self.database.execute(
-            f"INSERT INTO {table} ({names}) VALUES ({', '.join(f':{name}' for name in values)})", **values
-        )
-        return str(values.get(key or ""))
-
-    def _uuid(self) -> str:
-        return str(uuid.uuid5(_NAMES, str(self._next())))
-
-    def _next(self) -> int:
-        self._number += 1
-        return self._number
-
-    def _now(self) -> datetime:
-        self.clock.advance(seconds=1)
-        return self.clock.now()
