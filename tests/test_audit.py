@@ -8,9 +8,13 @@ from pathlib import Path
 
 import pytest
 
+from audit import __main__ as command
 from audit.looks import code, dependencies, history, judged
 from devstack.serving import REPOSITORY
 
+# What pip-audit says of a package.
+NOTHING_KNOWN = '{"dependencies": [{"name": "a", "version": "1", "vulns": []}]}'
+KNOWN = NOTHING_KNOWN.replace("[]", '[{"id": "X", "fix_versions": []}]')
 TOOLS = REPOSITORY / ".venv-audit/bin"
 with_tools = pytest.mark.skipif(not TOOLS.exists(), reason="the tools are not installed: run `make audit`.")
 
@@ -158,11 +162,9 @@ def test_what_is_known_against_a_package_fails_and_says_where_it_is_mended() -> 
 
 def test_what_is_known_against_one_lock_file_fails_though_another_is_clean(tmp_path: Path) -> None:
     """The tool is one that knows an advisory of whatever is in the second file; the real one needs the network."""
-    clean = '{"dependencies": [{"name": "a", "version": "1", "vulns": []}]}'
-    known = clean.replace("[]", '[{"id": "X", "fix_versions": []}]')
     tool = tmp_path / "pip-audit"
     tool.write_text(
-        f"#!/bin/sh\nfor last; do :; done\ncase $last in *dev*) echo '{known}';; *) echo '{clean}';; esac\n"
+        f"#!/bin/sh\nfor last; do :; done\ncase $last in *dev*) echo '{KNOWN}';; *) echo '{NOTHING_KNOWN}';; esac\n"
     )
     tool.chmod(0o755)
     files = [tmp_path / name for name in ("requirements.txt", "requirements-dev.txt", "requirements-x.txt")]
@@ -181,3 +183,53 @@ def test_a_package_that_nobody_knows_is_named() -> None:
         True,
         ["requirements.txt: nothing is known against 1 packages.", "requirements.txt: not looked up: ours."],
     )
+
+
+# ---- the command
+
+
+def with_looks(monkeypatch: pytest.MonkeyPatch, folder: Path, *, packages: str, bandit: str) -> None:
+    """Let the command look at a folder that is no clone, with tools that say this: shell commands."""
+    tools = folder / ".venv-audit" / "bin"
+    tools.mkdir(parents=True)
+    for name, does in (("pip-audit", packages), ("bandit", bandit)):
+        (tools / name).write_text(f"#!/bin/sh\n{does}\n")
+        (tools / name).chmod(0o755)
+    for name in ("requirements-dev.txt", "requirements.txt"):
+        (folder / name).touch()
+    monkeypatch.setattr(command, "_REPOSITORY", folder)
+
+
+@pytest.mark.parametrize(
+    ("packages", "bandit", "status", "said"),
+    [
+        (f"echo '{NOTHING_KNOWN}'", "exit 0", 0, "bandit finds nothing"),
+        (f"echo '{KNOWN}'", "exit 0", 1, "requirements.txt: a 1 has X"),
+        (f"echo '{NOTHING_KNOWN}'", "echo shared/bad.py:2; exit 1", 1, "shared/bad.py:2"),
+        # What is deployed is asked about first.
+        ("echo ServiceError >&2", "exit 0", 0, "cannot be reached from here: requirements.txt, requirements-dev.txt."),
+    ],
+    ids=["nothing", "a vulnerability", "unsafe code", "advisories out of reach"],
+)
+def test_the_command_fails_where_one_look_found_something_and_says_what_each_found(
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    packages: str,
+    bandit: str,
+    status: int,
+    said: str,
+) -> None:
+    with_looks(monkeypatch, tmp_path, packages=packages, bandit=bandit)
+    assert command.main() == status
+    printed = capsys.readouterr().out
+    assert said in printed
+    assert "History: not looked at, this is no clone." in printed
+
+
+def test_the_command_without_its_tools_says_how_to_get_them(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(command, "_REPOSITORY", tmp_path)
+    assert command.main() == 2
+    assert "Run `make audit`." in capsys.readouterr().err
