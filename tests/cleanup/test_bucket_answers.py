@@ -7,6 +7,7 @@ from google.auth.exceptions import RefreshError, TransportError
 
 from shared.bucket_calls import Answer, Deletion
 from shared.cleanup_settings import cleanup_settings
+from shared.errors import Misconfigured
 from shared.gcs import GcsBucket
 from shared.outcome import Status
 from tests.support.cleanup import CleanupWorld
@@ -65,20 +66,39 @@ def test_a_bucket_that_refuses_everything_is_not_told_as_a_missing_right(
     assert (reason if reason.isalnum() else "storage.buckets.get") in outcome.message
 
 
-@pytest.mark.parametrize("is_wrapped", [True, False])
-def test_a_hiccup_of_the_login_service_is_no_wrong_setting(is_wrapped: bool) -> None:
+def attempt(error: Exception) -> Deletion | None:
+    """What comes of a call in which this goes wrong before anything is sent."""
     bucket = GcsBucket(
         cleanup_settings({"GCS_BUCKET_NAME": "abc", "STORAGE_EMULATOR_HOST": "http://127.0.0.1:1"}), connections=1
     )
 
     def call() -> object:
-        error = TransportError("503")  # type: ignore[no-untyped-call]
-        raise RefreshError(error) if is_wrapped else error  # type: ignore[no-untyped-call]
+        raise error
 
-    told = bucket._attempt(call, "storage.objects.delete")
-    bucket.close()
+    try:
+        return bucket._attempt(call, "storage.objects.delete")
+    finally:
+        bucket.close()
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        TransportError("503"),  # type: ignore[no-untyped-call]
+        RefreshError(TransportError("503")),  # type: ignore[no-untyped-call]
+        RefreshError("temporarily_unavailable", retryable=True),  # type: ignore[no-untyped-call]
+    ],
+    ids=["by itself", "wrapped", "that says so"],
+)
+def test_a_hiccup_of_the_login_service_is_no_wrong_setting(error: Exception) -> None:
+    told = attempt(error)
     assert isinstance(told, Deletion)
     assert told.answer is Answer.BUSY
+
+
+def test_a_login_that_is_refused_for_good_is_a_wrong_setting() -> None:
+    with pytest.raises(Misconfigured, match="gcloud auth application-default login"):
+        attempt(RefreshError("invalid_grant"))  # type: ignore[no-untyped-call]
 
 
 def test_objects_that_the_bucket_will_not_delete_are_failures_with_their_reason(world: CleanupWorld) -> None:

@@ -8,6 +8,7 @@ import pytest
 from functions.cleanup import outbox as outbox_module
 from functions.cleanup.outbox import Outbox
 from shared.outcome import Status
+from tests.support.bucket_faults import add_open_rows
 from tests.support.cleanup import CleanupWorld
 from tests.support.wait import until
 
@@ -136,3 +137,22 @@ def test_a_clock_that_was_far_ahead_once_makes_no_row_wait_for_ever(world: Clean
     )
     world.run("abandoned_cleanup")
     assert name not in world.objects()
+
+
+def test_what_a_hold_keeps_does_not_stand_in_the_way_of_the_rest_either(
+    world: CleanupWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As many rows as are claimed at once are all held, so that no thread has anything to do: more are claimed."""
+    monkeypatch.setattr(outbox_module, "_CLAIM", 2)
+    world.user("bob")
+    world.hold("user", "bob")
+    kept = [world.put(f"temp_uploads/bob/{number}_a.pdf") for number in range(2)]
+    due = world.put("temp_uploads/ann/1_a.pdf")
+    add_open_rows(world, [*kept, due])
+    world.database.execute(
+        "UPDATE maintenance.object_deletions SET next_attempt_at = next_attempt_at - interval '1 hour' "
+        "WHERE object_name = ANY (CAST(:kept AS text[]))",
+        kept=kept,
+    )
+    outcome = world.run("abandoned_cleanup")
+    assert (outcome.status, outcome.counts["objects_deleted"], world.objects()) == (Status.COMPLETED, 1, set(kept))
