@@ -19,7 +19,7 @@ from shared.tables import metadata
 
 @dataclass(frozen=True)
 class Arena:
-    """The two servers, and databases made on them."""
+    """The servers, and databases made on PostgreSQL."""
 
     stack: Stack
 

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
-from sqlalchemy import Connection, make_url, text
+from sqlalchemy import Connection, text
 
 from benchmarks.arena import Arena, connected
 from benchmarks.stripe_standin import StandIn
@@ -123,7 +123,7 @@ def add_events(
 def usage_template(arena: Arena, name: str, kinds: list[Users], *, reported: int = 0) -> Iterator[str]:
     """A database with such users, and so many reported events of others, to be copied; gives its name."""
     with arena.template(name, {}) as template:
-        url = make_url(arena.stack.database_url).set(database=template).render_as_string(hide_password=False)
+        url = arena.url_of(template)
         now = SystemClock().now()
         with connected(url) as connection, connection.begin():
             # The rows fit together as they are made; checking a million foreign keys would take as long again.

@@ -1,4 +1,4 @@
-"""An HTTP server on 127.0.0.1 in a thread of this process: what stand-ins for Google's storage have in common."""
+"""An HTTP server on 127.0.0.1 in a thread of this process: what stand-ins for Google's services have in common."""
 
 from __future__ import annotations
 

@@ -20,8 +20,8 @@ ENVIRONMENTS: Sequence[Mapping[str, str]] = (
     {"CLOUD_SQL_INSTANCE": "project:region:instance", "DB_NAME": "database", "DB_USER": "user"},
     {**_DATABASE, "STRIPE_SECRET_KEY": "sk_live_x", "REDIS_URL": "redis://host:6379/0"},
 )
-_FUNCTIONS = {getattr(readers, name).__code__ for name in ("text", "optional_number", "number", "fraction", "choice")}
-_FUNCTIONS.add(readers.moment.__code__)
+_READERS = ("text", "optional_number", "number", "fraction", "choice", "moment")
+_FUNCTIONS = {getattr(readers, name).__code__ for name in _READERS}
 
 
 @dataclass(frozen=True)

@@ -117,15 +117,13 @@ def _settings(services: Services) -> str:
 
 def _database(services: Services) -> str:
     with services.database.transaction(read_only=True) as transaction:
-        row = transaction.row(_WHO)
-    assert row is not None  # noqa: S101  a SELECT without FROM
+        (row,) = transaction.rows(_WHO)
     return f"PostgreSQL {row['version']} answers; {row['login']} is logged in to {row['database']}."
 
 
 def _clock(services: Services) -> str:
     with services.database.transaction(read_only=True) as transaction:
-        row = transaction.row(_WHO)
-    assert row is not None  # noqa: S101
+        (row,) = transaction.rows(_WHO)
     skew = abs(row["now"] - services.clock.now())
     if skew > _LARGEST_SKEW:
         raise Misconfigured(
@@ -270,7 +268,7 @@ def _longest_gap(cron: str, now: datetime) -> timedelta:
 
 
 def _check_job(services: Services, job: str) -> None:
-    """Whether the database belongs to the key and the bucket that are set."""
+    """Raise what `check_start` does where the database does not belong to the key or the bucket that is set."""
     with services.database.transaction(read_only=True) as transaction:
         check_start(transaction, JOBS[job], services.settings, services.clock.now())
 

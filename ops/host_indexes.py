@@ -6,9 +6,12 @@ is not, `--host-sql` prints the statements for the service's own migrations.
 
 import random
 import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, Row, text
 
 from ops.engine import make_engine, translated_from_engine
 from shared.database_url import DatabaseTarget
@@ -94,43 +97,43 @@ def build_host_indexes(target: DatabaseTarget) -> list[str]:
     Two at once take turns. Raises Misconfigured where the login does not own a table or the table is not there, and
     Unavailable when the database cannot be reached.
     """
-    engine = make_engine(target, _LIMITS)
-    try:
-        with translated_from_engine(target), engine.connect() as plain:
-            connection = plain.execution_options(isolation_level="AUTOCOMMIT")
-            _take_turn(connection)
-            return [index.name for index in HOST_INDEXES if _build(connection, index)]
-    finally:
-        engine.dispose()
+    with _connected(target) as plain:
+        connection = plain.execution_options(isolation_level="AUTOCOMMIT")
+        _take_turn(connection)
+        return [index.name for index in HOST_INDEXES if _build(connection, index)]
 
 
 def missing_host_indexes(target: DatabaseTarget) -> list[str]:
-    """The names of those that are missing or not valid. Raises as `build_host_indexes` does, and changes nothing."""
-    engine = make_engine(target, _LIMITS)
-    try:
-        with translated_from_engine(target), engine.connect() as connection:
-            return [
-                index.name
-                for index in HOST_INDEXES
-                if not any(row.valid for row in connection.execute(_FIND, _asked(index)).all())
-            ]
-    finally:
-        engine.dispose()
+    """The names of those that are missing or not valid, also where their table is not there. Changes nothing.
+
+    Raises Unavailable when the database cannot be reached, Misconfigured when it does not let the login in.
+    """
+    with _connected(target) as connection:
+        return [index.name for index in HOST_INDEXES if not any(row.valid for row in _found(connection, index))]
 
 
 def plan_host_indexes(target: DatabaseTarget) -> str:
-    """The statements that `build_host_indexes` would run, with what each is for. Raises as it does."""
+    """The statements that `build_host_indexes` would run, with what each is for; whose tables they are is not asked.
+
+    Raises as `missing_host_indexes` does.
+    """
+    with _connected(target) as connection:
+        parts = []
+        for index in HOST_INDEXES:
+            found = _found(connection, index)
+            if not any(row.valid for row in found):
+                broken = any(row.name == index.name for row in found)
+                drop = f"{_drop(index)};\n" if broken else ""
+                parts.append(f"-- By itself, without locking anybody out: {index.purpose}.\n{drop}{index.sql};\n")
+        return "\n".join(parts)
+
+
+@contextmanager
+def _connected(target: DatabaseTarget) -> Iterator[Connection]:
     engine = make_engine(target, _LIMITS)
     try:
         with translated_from_engine(target), engine.connect() as connection:
-            parts = []
-            for index in HOST_INDEXES:
-                found = connection.execute(_FIND, _asked(index)).all()
-                if not any(row.valid for row in found):
-                    broken = any(row.name == index.name for row in found)
-                    drop = f"{_drop(index)};\n" if broken else ""
-                    parts.append(f"-- By itself, without locking anybody out: {index.purpose}.\n{drop}{index.sql};\n")
-            return "\n".join(parts)
+            yield connection
     finally:
         engine.dispose()
 
@@ -139,9 +142,11 @@ def _drop(index: HostIndex) -> str:
     return f'DROP INDEX CONCURRENTLY "{index.name}"'
 
 
-def _asked(index: HostIndex) -> dict[str, str | None]:
+def _found(connection: Connection, index: HostIndex) -> Sequence[Row[Any]]:
+    """The indexes that serve the same purpose, whatever their names and whether or not they are valid."""
     predicate = f"({index.predicate})" if index.predicate else None
-    return {"table": index.table, "column": index.column, "predicate": predicate}
+    asked = {"table": index.table, "column": index.column, "predicate": predicate}
+    return connection.execute(_FIND, asked).all()
 
 
 def _take_turn(connection: Connection) -> None:
@@ -151,7 +156,7 @@ def _take_turn(connection: Connection) -> None:
 
 
 def _build(connection: Connection, index: HostIndex) -> bool:
-    found = connection.execute(_FIND, _asked(index)).all()
+    found = _found(connection, index)
     if any(row.valid for row in found):
         return False
     owned = connection.scalar(

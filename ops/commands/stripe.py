@@ -45,8 +45,7 @@ _GOES_ON = {
     "sending": "it is being sent, or was when a run ended; the next run finds out",
     "in_doubt": "each run sends it again or looks for it in Stripe's sums, whichever cannot bill it twice",
 }
-# What lets the next run decide about a blocked event.
-_WAIVE = "see `python -m ops stripe waive --help`"
+# What lets the next run decide about an event that is blocked, by why it is.
 _MEND = {
     "no_customer": "give the account its customer, or waive it",
     "no_account": "give the user an account, or waive it",
@@ -55,6 +54,8 @@ _MEND = {
     "unclear": "see the customer's subscriptions at Stripe; each run asks again",
     "retry": "the next run decides anew",
 }
+# For any other reason.
+_WAIVE = "see `python -m ops stripe waive --help`"
 _limit = click.option("--limit", type=click.IntRange(1, 10_000), default=50, show_default=True, help="At most so many.")
 _reason = click.option("--reason", type=Words(), required=True, help="Why, for whoever looks at it later.")
 _events = click.argument("events", metavar="ID...", nargs=-1, required=True, type=click.UUID)
