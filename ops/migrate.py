@@ -208,5 +208,6 @@ def _check_bound_here(connection: Connection, target: DatabaseTarget) -> None:
         raise Misconfigured(
             "identity",
             f"This database belongs to another environment: it is bound to {row.instance}/{row.database}, and the "
-            f"settings name {target}. Nothing was changed. Correct the settings; a copy must be bound anew before use.",
+            f"settings name {target}. Nothing was changed. Correct the settings; a copy is bound anew by "
+            "`python -m ops adopt`.",
         )

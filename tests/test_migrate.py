@@ -191,6 +191,7 @@ def test_the_plan_refuses_what_the_migration_would(database: TestDatabase) -> No
     database.execute("UPDATE maintenance.identity SET instance = 'elsewhere:5432'")
     copy = ops("migrate", "--plan", environ={"DATABASE_URL": database.url})
     assert (copy.returncode, "belongs to another environment" in copy.stderr) == (WRONG, True)
+    assert "`python -m ops adopt`" in copy.stderr
 
 
 def test_the_plan_refuses_another_bucket_and_drops_what_is_broken(database: TestDatabase) -> None:

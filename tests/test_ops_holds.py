@@ -142,6 +142,7 @@ def test_the_same_hold_once_more_changes_nothing_and_another_reason_is_another_h
     twice = run_command(*end, environ=environ)
     assert (twice.exit_code, twice.stdout) == (WRONG, "")
     assert twice.stderr.startswith(f"Hold {first['hold']} is over since 20")
+    assert "`python -m ops hold list`" in twice.stderr
     assert [each["id"] for each in listed(environ)] == [others[1]["hold"], others[0]["hold"]]
     assert add(environ, "user", "ann")["new"] is True
     assert len(actions(database)) == 5

@@ -105,7 +105,9 @@ def add_to(group: click.Group) -> None:
             if row is None:
                 raise NotThere(f"There is no hold {hold_id}. `python -m ops hold list` lists them.")
             if not row["in_force"]:
-                raise NotThere(f"Hold {hold_id} is over since {cell(row['until'])}.")
+                raise NotThere(
+                    f"Hold {hold_id} is over since {cell(row['until'])}. `python -m ops hold list` has those in force."
+                )
             transaction.execute(_STATEMENTS["end"], id=hold_id, now=shell.now)
             about = {"hold": hold_id, "scope": row["scope"], "subject": row["subject"]}
             shell.record(transaction, "hold end", {**about, "was_until": row["until"]}, reason)

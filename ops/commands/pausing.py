@@ -49,7 +49,7 @@ def add_to(group: click.Group) -> None:
         with shell.changing() as transaction:
             ended = transaction.row(_STATEMENTS["resume"], job=found.name)
             if ended is None:
-                raise NotThere(f"{found.name} is not paused.")
+                raise NotThere(f"{found.name} is not paused. `python -m ops status` says how each job is.")
             shell.record(transaction, "resume", {"job": found.name, "was_paused_until": ended["paused_until"]})
         next_firing = found.next_firing(shell.now)
         done = {"job": found.name, "next_firing": next_firing}

@@ -97,7 +97,7 @@ def add_to(group: click.Group) -> None:
         """
         name = _schedule_of(job)
         if scheduler.get(name).state == "PAUSED":
-            raise NotThere(f"{name} is paused already.")
+            raise NotThere(f"{name} is paused already. `python -m ops schedules resume {job}` ends that.")
         said = f"Cloud Scheduler fires {name} no more until it is resumed."
         with _recorded(shell, "schedules pause", name, said) as recorded:
             state = scheduler.pause(name).state
@@ -115,7 +115,10 @@ def add_to(group: click.Group) -> None:
         """
         name = _schedule_of(job)
         if (state := scheduler.get(name).state) != "PAUSED":
-            raise NotThere(f"{name} is not paused: it is {state}.")
+            raise NotThere(
+                f"{name} is not paused: it is {state}. A pause by `python -m ops pause` ends with "
+                "`python -m ops resume`."
+            )
         said = f"Cloud Scheduler fires {name} again."
         with _recorded(shell, "schedules resume", name, said) as recorded:
             after = scheduler.resume(name)

@@ -68,7 +68,10 @@ def add_audit(stripe: click.Group) -> None:
             check_start(transaction, _JOB, settings, now)
             rows = transaction.rows(_STATEMENTS["customers"], customer=customer, limit=limit)
         if customer is not None and not rows:
-            raise NotThere(f"No account has the customer {customer}, and nothing was ever accepted for it.")
+            raise NotThere(
+                f"No account has the customer {customer}, and nothing was ever accepted for it. Check the id: it "
+                "is Stripe's, cus_…."
+            )
         state = _state(shell, now)
         with database.transaction(read_only=True) as transaction:
             periods = transaction.rows(
@@ -108,7 +111,7 @@ def _bounds(month: datetime, now: datetime) -> tuple[datetime, datetime]:
     """When a month begins, and when the next one does. Raises NotThere for one that has not begun."""
     first = month.replace(tzinfo=UTC)
     if first > now:
-        raise NotThere(f"The month {first:%Y-%m} has not begun.")
+        raise NotThere(f"The month {first:%Y-%m} has not begun. Name {now:%Y-%m} or an earlier one.")
     return first, (first + timedelta(days=32)).replace(day=1)
 
 
