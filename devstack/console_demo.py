@@ -24,14 +24,13 @@ from devstack.serving import REPOSITORY
 from devstack.stack import terminated_cleanly
 from devstack.telling import StepFailed, Teller, closed_calmly, exit_code, tell_exports
 from devstack.usage import seed_usage
+from devstack.watcher import start_watcher
 
 PORT = 8600
 _PER_KIND = 300
 _USERS_PER_KIND = 2
 _TIMEOUT_S = 30.0
 _STOP_TIMEOUT_S = 5.0
-# It kills its own group when the pipe ends that only the owner holds: a killed owner leaves no page behind.
-_WATCHER = "trap '' HUP INT TERM; read -r _; kill -KILL 0"
 
 
 def serve(environ: Mapping[str, str], teller: Teller, cleanup: contextlib.ExitStack, port: int) -> Page:
@@ -97,17 +96,7 @@ class Page:
 @contextlib.contextmanager
 def _console(settings: Mapping[str, str], port: int) -> Iterator[subprocess.Popen[bytes]]:
     """Run the operator's command as a child, in the group of a watcher, which Ctrl-C on a terminal does not reach."""
-    reading, writing = os.pipe()
-    guardian.hold(writing)
-    try:
-        watcher = subprocess.Popen(  # noqa: S603 - a constant
-            ["/bin/sh", "-c", _WATCHER], stdin=reading, cwd="/", env={"PATH": os.defpath}, process_group=0
-        )
-    except BaseException:
-        guardian.release(writing)
-        raise
-    finally:
-        os.close(reading)
+    watcher, pipe = start_watcher()
     try:
         process = subprocess.Popen(  # noqa: S603 - our own command, no shell
             [sys.executable, "-m", "ops", "console", "--port", str(port)],
@@ -128,7 +117,7 @@ def _console(settings: Mapping[str, str], port: int) -> Iterator[subprocess.Pope
             process.communicate()
     finally:
         # The end of the pipe ends the watcher, and what may be left in its group.
-        guardian.release(writing)
+        guardian.release(pipe)
         watcher.wait()
 
 

@@ -13,11 +13,8 @@ import argparse
 import asyncio
 import bisect
 import json
-import os
 import re
-import signal
 import sys
-import threading
 import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -30,6 +27,7 @@ from aiohttp import web
 from devstack.gcs_faults import Target
 from devstack.gcs_front import missing, read_target
 from devstack.guardian import StartError
+from devstack.standalone import asked_to_end
 from devstack.threaded_server import ThreadedServer
 from shared.clock import format_rfc3339
 
@@ -182,10 +180,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--objects", type=int, required=True, metavar="N", help="how many there are")
     parser.add_argument("--delay", type=float, default=0.0, metavar="SECONDS", help="what every delete takes")
     given = parser.parse_args(arguments)
-    ended = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: ended.set())
-    threading.Thread(target=_await_end_of_input, args=(ended,), daemon=True).start()
+    ended = asked_to_end()
     try:
         with ListingServer(given.objects, delay=given.delay) as server:
             sys.stdout.write(server.url + "\n")
@@ -195,13 +190,6 @@ def main(arguments: Sequence[str]) -> int:
         sys.stderr.write(f"{error}\n")
         return 1
     return 0
-
-
-def _await_end_of_input(ended: threading.Event) -> None:
-    # Not through sys.stdin, whose lock would still be held when the interpreter ends.
-    while os.read(0, 4096):
-        pass
-    ended.set()
 
 
 if __name__ == "__main__":

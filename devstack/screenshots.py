@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from playwright.sync_api import Browser
 
 from devstack.chromium import MISSING, chromium, chromium_path
 from devstack.console_demo import serve
+from devstack.guardian import free_port
 from devstack.serving import REPOSITORY
 from devstack.stack import terminated_cleanly
 from devstack.telling import StepFailed, Teller, closed_calmly, exit_code
@@ -56,12 +56,6 @@ def take(browser: Browser, url: str, folder: Path) -> None:
         context.close()
 
 
-def _free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
-
-
 def main() -> int:
     """Make them; give the process's exit code."""
 
@@ -71,7 +65,7 @@ def main() -> int:
             raise StepFailed(MISSING)
         teller = Teller()
         with terminated_cleanly(), closed_calmly() as cleanup:
-            page = serve(os.environ, teller, cleanup, _free_port())
+            page = serve(os.environ, teller, cleanup, free_port())
             told = f"{len(PICTURES)} pictures in {FOLDER.relative_to(REPOSITORY)}"
             with teller.step(f"Taking {told}", told), chromium(path) as browser:
                 take(browser, page.url, FOLDER)

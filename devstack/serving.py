@@ -6,8 +6,8 @@
 Dangers, and what holds them:
 
 * A server that outlives its owner. gunicorn forks workers, and an owner may be killed with SIGKILL. So the server is
-  put into the process group of a watcher, a shell that reads a pipe which only the owner holds: when the pipe ends, the
-  watcher kills its own group. It needs no pid for that, so it cannot hit a stranger.
+  put into the process group of a watcher (`devstack.watcher`), which kills its own group when the owner is gone. It
+  needs no pid for that, so it cannot hit a stranger.
 * Killing a stranger. The group's number is the watcher's pid, which stays taken until we wait for the watcher; and that
   is the last thing done.
 * A stranger on the port. A server counts as ready only when the port is its own and a worker of it has answered.
@@ -35,14 +35,13 @@ import psutil  # type: ignore[import-untyped]
 
 from devstack import guardian
 from devstack.guardian import StartError
+from devstack.watcher import start_watcher
 from shared.clock import format_rfc3339
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 _START_TIMEOUT_S = 20.0
 _STOP_TIMEOUT_S = 3.0
 _POLL_S = 0.01
-# The reader of the pipe. It outlives what ends the server politely, and dies with the rest of its group.
-_WATCHER = "trap '' HUP INT TERM; read -r _; kill -KILL 0"
 
 
 class Answer(NamedTuple):
@@ -192,7 +191,7 @@ class Served:
         watcher.wait()
 
     def _launch(self) -> None:
-        self._watcher = self._launch_watcher()
+        self._watcher, self._pipe = start_watcher()
         self._port = guardian.free_port()
         self.url = f"http://127.0.0.1:{self._port}"
         log = os.open(self.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
@@ -211,27 +210,6 @@ class Served:
             raise StartError(f"functions-framework cannot be run: {error}. Install it with `make install`.") from error
         finally:
             os.close(log)
-
-    def _launch_watcher(self) -> subprocess.Popen[bytes]:
-        reading, writing = os.pipe()
-        # A forked child of the owner must not hold it as well.
-        guardian.hold(writing)
-        self._pipe = writing
-        try:
-            return subprocess.Popen(  # noqa: S603 - a constant
-                ["/bin/sh", "-c", _WATCHER],
-                stdin=reading,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                cwd="/",
-                env={"PATH": os.defpath},
-                process_group=0,
-            )
-        except BaseException:
-            guardian.release(writing)
-            raise
-        finally:
-            os.close(reading)
 
     def _is_up(self, deadline: float) -> bool:
         """Wait until a worker answers: True. False: the port was taken. Raises StartError on any other failure."""

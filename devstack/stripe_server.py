@@ -13,8 +13,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import os
-import signal
 import sys
 import threading
 from collections.abc import Sequence
@@ -26,6 +24,7 @@ from aiohttp import web
 
 from devstack import guardian
 from devstack.guardian import StartError
+from devstack.standalone import asked_to_end
 from devstack.stripe_account import Account
 from devstack.stripe_front import OWN_PATHS, Front
 from shared.clock import SystemClock
@@ -173,10 +172,7 @@ def main(arguments: Sequence[str]) -> int:
     account.any_customer = True
     if given.secret_key is not None:
         account.secret_key = given.secret_key
-    ended = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: ended.set())
-    threading.Thread(target=_await_end_of_input, args=(ended,), daemon=True).start()
+    ended = asked_to_end()
     try:
         with StripeServer(account, latency=given.latency, port=given.port, record=not given.no_record) as server:
             shown = {"url": server.url, "secret_key": account.secret_key, "meter": account.meter.id}
@@ -197,13 +193,6 @@ def _parse(arguments: Sequence[str]) -> Any:
     parser.add_argument("--livemode", action="store_true", help="play a live account")
     parser.add_argument("--no-record", action="store_true", help="do not keep the requests")
     return parser.parse_args(arguments)
-
-
-def _await_end_of_input(ended: threading.Event) -> None:
-    # Not through sys.stdin, whose lock would still be held when the interpreter ends.
-    while os.read(0, 4096):
-        pass
-    ended.set()
 
 
 if __name__ == "__main__":
