@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from devstack import buckets
 from tests.chaos.place import LOCK_TTL_SECONDS, Scene
 from tests.chaos.playing import Record, Told
+from tests.chaos.schedule import DIVISIBLE
 from tests.chaos.world import month_of
 from tests.stripe.model import Counted
 from tests.support.wait import until
@@ -46,25 +47,38 @@ def judge(scene: Scene, record: Record) -> list[str]:
 
 def _answers(scene: Scene, record: Record) -> Iterator[str]:
     for told in record.told:
-        if told.code not in _HTTP.get(told.status, set()):
+        # Who went on with it has it in the queue.
+        right = {200} if told.goes_on else _HTTP.get(told.status, set())
+        if told.code not in right:
             yield f"{told.job} answered {told.code}: {told.text.strip()}"
         yield from _says_too_much(scene, "an answer", told.text)
         if told.status == "fenced" and not record.may_lose_locks:
             yield f"{told.job} was fenced although nothing made it lose its lock: {told.text.strip()}"
         if told.fields.get("degraded") and not record.may_lose_locks:
             yield f"{told.job} did without Redis although nothing was wrong with it"
-    completed = Counter((told.job, told.slot) for told in record.told if told.status == "completed" and told.slot)
-    for (job, slot), number in completed.items():
+    completed = Counter(
+        (told.job, told.slot, told.shard) for told in record.told if told.status == "completed" and told.slot
+    )
+    for (job, slot, shard), number in completed.items():
         if number > 1:
-            yield f"{job} of {slot} said {number} times that it had completed"
+            yield f"shard {shard} of {job} of {slot} said {number} times that it had completed"
 
 
 def _slots(scene: Scene, record: Record) -> Iterator[str]:
-    rows = scene.database.rows("SELECT id, job, slot, status, counts, dry_run FROM maintenance.runs ORDER BY id")
-    completed = Counter((row["job"], row["slot"]) for row in rows if row["status"] == "completed" and row["slot"])
-    for job, slot in record.slots:
-        if completed[job, slot] != 1:
-            yield f"{job} of {slot} has {completed[job, slot]} completed runs"
+    rows = scene.database.rows("SELECT id, job, slot, shard, status FROM maintenance.runs ORDER BY id")
+    completed = Counter(
+        (row["job"], row["slot"], row["shard"]) for row in rows if row["status"] == "completed" and row["slot"]
+    )
+    shards, is_cut = range(1, scene.schedule.shards + 1), scene.schedule.shards > 1
+    wanted = {
+        (job, slot, shard)
+        for job, slot in record.slots
+        for shard in (0, *(shards if is_cut and job in DIVISIBLE else ()))
+    }
+    for job, slot, shard in wanted | completed.keys():
+        number = completed[job, slot, shard]
+        if number != ((job, slot, shard) in wanted):
+            yield f"shard {shard} of {job} of {slot} has {number} completed runs"
     for row in rows:
         if row["status"] in ("running", "failed", "misconfigured", "refused"):
             yield f"run {row['id']} of {row['job']} ended as {row['status']}"

@@ -16,7 +16,7 @@ import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -29,10 +29,11 @@ from functions.registry import JOBS
 from shared import gcs
 from shared.clock import format_rfc3339
 from shared.entry import _entry_point
-from shared.invocation import SCHEDULE_TIME_HEADER
+from shared.invocation import SCHEDULE_TIME_HEADER, TASK_NAME_HEADER
 from shared.postgres import Database, Transaction
 from shared.services import Services
 from shared.statements import STATEMENTS
+from tests.chaos.schedule import DIVISIBLE
 from tests.support.clock import FileClock
 
 _FENCES = (STATEMENTS["hold_fence"].text, STATEMENTS["hold_fence_lightly"].text)
@@ -116,19 +117,21 @@ class Answer:
     text: str
 
 
-def _serve(pipe: Connection, environ: Mapping[str, str], clock: Path, skew: timedelta, log: Path) -> None:
+def _serve(pipe: Connection, environ: Mapping[str, str], clock: Path, skew: timedelta, log: Path, shards: int) -> None:
     """What the process does: run what it is told to, each in a thread, until it is told to close."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_DIE_WITH_PARENT, signal.SIGKILL)
     os.dup2(os.open(log.with_suffix(".err"), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), 2)
     gcs._RETRY = _HURRIED_RETRY
     sending = threading.Lock()
+    jobs = {name: replace(job, shards=shards) if name in DIVISIBLE else job for name, job in JOBS.items()}
+    address = f"https://{environ['K_SERVICE']}-x-y.a.run.app" if "K_SERVICE" in environ else "http://127.0.0.1"
     with log.open("a", buffering=1) as stream:
         services = _MarkedServices(environ, SkewedClock(FileClock(clock), skew), stream, HurriedTimer())
 
         def run(number: int, job: str, headers: Mapping[str, str], body: bytes) -> None:
-            builder = EnvironBuilder(method="POST", path="/", headers=list(headers.items()), data=body)
-            response = _entry_point(services, JOBS[job], JOBS)(Request(builder.get_environ()))
+            builder = EnvironBuilder("/", address, method="POST", headers=list(headers.items()), data=body)
+            response = _entry_point(services, jobs[job], jobs)(Request(builder.get_environ()))
             with sending:
                 pipe.send((number, response.status_code, response.get_data(as_text=True)))
 
@@ -146,9 +149,10 @@ def _serve(pipe: Connection, environ: Mapping[str, str], clock: Path, skew: time
 class Machine:
     """The process as its owner sees it. An answer is None where the process died before it."""
 
-    def __init__(self, environ: Mapping[str, str], clock: Path, skew: timedelta, log: Path) -> None:
+    def __init__(self, environ: Mapping[str, str], clock: Path, skew: timedelta, log: Path, shards: int) -> None:
         self._pipe, theirs = _FORKS.Pipe()
-        self._process = _FORKS.Process(target=_serve, args=(theirs, dict(environ), clock, skew, log), daemon=True)
+        given = (theirs, dict(environ), clock, skew, log, shards)
+        self._process = _FORKS.Process(target=_serve, args=given, daemon=True)
         self._process.start()
         # A handle, where there are any: a number may be another process's by the time that it is used.
         self._handle = os.pidfd_open(self._process.pid or 0) if hasattr(os, "pidfd_open") else -1
@@ -163,7 +167,13 @@ class Machine:
 
     def fire(self, job: str, slot: datetime | None, body: bytes = b"") -> "Future[Answer | None]":
         """Fire a job as Cloud Scheduler does; with no slot, as a manual run."""
-        headers = {} if slot is None else {SCHEDULE_TIME_HEADER: format_rfc3339(slot)}
+        return self._send(job, {} if slot is None else {SCHEDULE_TIME_HEADER: format_rfc3339(slot)}, body)
+
+    def deliver(self, job: str, name: str, body: bytes) -> "Future[Answer | None]":
+        """Deliver a task as Cloud Tasks does."""
+        return self._send(job, {TASK_NAME_HEADER: name}, body)
+
+    def _send(self, job: str, headers: Mapping[str, str], body: bytes) -> "Future[Answer | None]":
         future: Future[Answer | None] = Future()
         with self._lock:
             self._number += 1

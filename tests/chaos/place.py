@@ -23,6 +23,7 @@ from ops.migrate import bind_identity
 from shared.database_url import database_target
 from tests.chaos.machine import Machine
 from tests.chaos.schedule import BACKENDS, Schedule
+from tests.chaos.tasks import Tasks
 from tests.chaos.world import World
 from tests.support.clock import NOON, FileClock
 from tests.support.database import TestDatabase
@@ -117,6 +118,7 @@ class Scene:
             "stripe": _address(self.stripe.url),
         }
         self.proxies = {each: stack.enter_context(Proxy(behind[each])) for each in BACKENDS}
+        self.tasks = stack.enter_context(Tasks(self.schedule)) if self.schedule.shards > 1 else None
         self.environ = {
             "DATABASE_URL": through(self.proxies["postgres"], url),
             "REDIS_URL": through(self.proxies["redis"], place.stack.redis_url),
@@ -129,6 +131,7 @@ class Scene:
             "STRIPE_RATE": "1000",
             "STRIPE_READ_RATE": "1000",
             "LOCK_TTL_SECONDS": str(LOCK_TTL_SECONDS),
+            **(self.tasks.environ if self.tasks else {}),
         }
         with self.database.engine.begin() as connection:
             bind_identity(connection, database_target(self.environ), NOON.replace(year=2020), livemode=False)
@@ -148,7 +151,7 @@ class Scene:
             # On Cloud Run, an installation with no Redis.
             del environ["REDIS_URL"]
             environ["K_SERVICE"] = "chaos"
-        return Machine(environ, self.clock.file, skew, log)
+        return Machine(environ, self.clock.file, skew, log, self.schedule.shards)
 
     def replace_the_dead(self) -> None:
         """A new machine in the place of each that was killed."""

@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections.abc import Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as NoAnswer
 from dataclasses import dataclass, field
@@ -14,11 +15,13 @@ from functions.registry import JOBS
 from tests.chaos.machine import Answer, Machine
 from tests.chaos.place import LOCK_TTL_SECONDS, Scene
 from tests.chaos.schedule import Blow, Fire, Refusal, Round, Trouble
+from tests.chaos.tasks import Task
 from tests.support.redis import lose_everything
 
 # More than any run may take in which all that hangs is cut after some seconds.
 _PATIENCE_SECONDS = 60.0
 _MOST_ATTEMPTS = 8
+_WELL = 200
 # A lock that a dead machine left lasts so long; a transaction of a stopped one is ended by the server after five.
 _BUSY_SECONDS = 12.0
 _ENDING = timedelta(hours=3)
@@ -26,12 +29,13 @@ _ENDING = timedelta(hours=3)
 
 @dataclass(frozen=True)
 class Told:
-    """One answer: to which firing, and what it said."""
+    """One answer: to which firing, or which shard of it, and what it said."""
 
     job: str
     slot: datetime | None
     code: int
     text: str
+    shard: int = 0
 
     @property
     def fields(self) -> dict[str, Any]:
@@ -46,6 +50,22 @@ class Told:
     def status(self) -> str:
         """How the invocation ended."""
         return str(self.fields.get("status"))
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether others go on: its shards, or another step."""
+        return bool(self.fields.keys() & {"handed_to", "continued_by"})
+
+
+@dataclass(frozen=True)
+class _Waiting:
+    """What a machine has been asked and has not answered yet; `task` where the queue asked."""
+
+    job: str
+    slot: datetime | None
+    machine: Machine
+    answer: Future[Answer | None]
+    task: Task | None = None
 
 
 @dataclass
@@ -71,7 +91,7 @@ class Player:
         self.scene = scene
         self.record = Record(scene.schedule.loses_locks)
         self._moments: list[datetime] = []
-        self._open: list[tuple[str, datetime | None, Machine, Future[Answer | None]]] = []
+        self._open: list[_Waiting] = []
 
     def play(self) -> Record:
         """All rounds; then everything heals, and each firing is delivered until it is completed."""
@@ -83,6 +103,7 @@ class Player:
         self._collect(also_stopped=False)
         self.scene.replace_the_dead()
         healed = len(self.record.told)
+        self._deliver_what_is_left()
         for job, slot in sorted(self.record.slots):
             self._until_completed(job, slot)
         self._wake()
@@ -111,6 +132,8 @@ class Player:
             self._refuse(refusal)
         for trouble in what.troubles:
             self._trouble(trouble, what)
+        if scene.tasks:
+            self._hand_out(scene.tasks.take_left())
         began = time.monotonic()
         happenings: list[Fire | Blow] = sorted([*what.firings, *what.blows], key=lambda each: each.after_ms)
         for each in happenings:
@@ -131,7 +154,15 @@ class Player:
         if slot is not None:
             self.record.slots.add((fire.job, slot))
         machine = self.scene.machines[fire.machine]
-        self._open.append((fire.job, slot, machine, machine.fire(fire.job, slot, fire.body.encode())))
+        answer = machine.fire(fire.job, slot, fire.body.encode())
+        self._open.append(_Waiting(fire.job, slot, machine, answer))
+
+    def _hand_out(self, tasks: Sequence[Task]) -> None:
+        for task in tasks:
+            assert self.scene.tasks is not None
+            machine = self.scene.machines[self.scene.tasks.some_machine(len(self.scene.machines))]
+            answer = machine.deliver(task.job, task.name, task.body)
+            self._open.append(_Waiting(task.job, task.slot, machine, answer, task))
 
     def _trouble(self, what: Trouble, round_: Round) -> None:
         proxy = self.scene.proxies[what.backend]
@@ -194,9 +225,14 @@ class Player:
         old, new = (scene.redis, scene.spare) if is_main else (scene.spare, scene.redis)
         lose_everything(new)
         for key in sorted(old.scan_iter("maintenance:*")):
-            value, left = old.get(key), old.pttl(key)
-            if isinstance(value, str) and isinstance(left, int) and left > 0 and scene.world.chance.random() < 0.5:
-                new.set(key, value, px=left)
+            left = old.pttl(key)
+            if isinstance(left, int) and left > 0 and scene.world.chance.random() < 0.5:
+                if old.type(key) == "hash":
+                    for name, value in old.hgetall(key).items():
+                        new.hset(key, name, value)
+                else:
+                    new.set(key, old.get(key) or "")
+                new.pexpire(key, left)
         proxy.upstream = (proxy.host, new.connection_pool.connection_kwargs["port"])
         proxy.reset()
 
@@ -218,29 +254,53 @@ class Player:
             if also_stopped:
                 # What goes on may run into a stop that is still planned.
                 self._wake()
-            waiting = [each for each in list(self._open) if also_stopped or not each[2].is_stopped]
+            waiting = [each for each in list(self._open) if also_stopped or not each.machine.is_stopped]
             if not waiting:
                 return
             if time.monotonic() > end:
-                self.record.findings += [f"no answer within {_PATIENCE_SECONDS:g} s from {each[0]}" for each in waiting]
+                late = [f"no answer within {_PATIENCE_SECONDS:g} s from {each.job}" for each in waiting]
+                self.record.findings += late
                 self._open = []
                 return
-            job, slot, _, future = waiting[0]
+            first = waiting[0]
             try:
-                answer = future.result(0.05)
+                answer = first.answer.result(0.05)
             except NoAnswer:
                 continue
-            self._open.remove(waiting[0])
-            self._note(job, slot, answer)
+            self._open.remove(first)
+            told = self._note(first.job, first.slot, answer, first.task.shard if first.task else 0)
+            if self.scene.tasks:
+                if first.task and (told is None or told.code != _WELL):
+                    self.scene.tasks.left.append(first.task)
+                self._hand_out(self.scene.tasks.take_new())
 
-    def _note(self, job: str, slot: datetime | None, answer: Answer | None) -> Told | None:
+    def _note(self, job: str, slot: datetime | None, answer: Answer | None, shard: int = 0) -> Told | None:
         if answer is None:
             return None
-        told = Told(job, slot, answer.code, answer.text)
+        told = Told(job, slot, answer.code, answer.text, shard)
         self.record.told.append(told)
         return told
 
     # ---- afterwards
+
+    def _deliver_what_is_left(self) -> None:
+        """Have the queue deliver until nothing is in it."""
+        tasks, end = self.scene.tasks, time.monotonic() + _BUSY_SECONDS
+        while tasks and (left := tasks.take_left()):
+            if time.monotonic() > end:
+                said = "; ".join(told.text.strip() for told in self.record.told[-len(left) :])
+                self.record.findings.append(f"{len(left)} tasks are not done when all was well again: {said}")
+                return
+            awake = [machine for machine in self.scene.machines if not machine.is_stopped]
+            for number, task in enumerate(left):
+                machine = awake[number % len(awake)]
+                answer = machine.deliver(task.job, task.name, task.body)
+                self._open.append(_Waiting(task.job, task.slot, machine, answer, task))
+            self._collect(also_stopped=False)
+            if tasks.left:
+                # Somebody is busy, or waits for a moment: the queue tries again with waits.
+                time.sleep(0.1)
+                self.scene.clock.advance(minutes=1)
 
     def _deliver(self, job: str, slot: datetime, attempt: int) -> Told | None:
         awake = [machine for machine in self.scene.machines if not machine.is_stopped]
@@ -268,6 +328,8 @@ class Player:
             told = self._deliver(job, slot, attempt + is_alone)
             if told is not None and told.status in ("completed", "replayed"):
                 return
+            if told is not None and told.goes_on:
+                self._deliver_what_is_left()
             if told is not None and told.status == "busy" and time.monotonic() < end:
                 if is_alone:
                     self.record.findings.append(f"{job} is busy although nothing of it runs: {told.text.strip()}")

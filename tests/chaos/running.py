@@ -46,6 +46,7 @@ def play_schedule(place: Place, schedule: Schedule) -> Result:
         record = Player(scene).play()
         findings = judge(scene, record)
         seen = Counter(told.status for told in record.told)
+        seen["shards completed"] = sum(told.shard > 0 and told.status == "completed" for told in record.told)
         seen.update(record.struck)
         for proxy in scene.proxies.values():
             seen.update(proxy.played)

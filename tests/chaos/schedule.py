@@ -12,6 +12,8 @@ from functions.registry import JOBS
 
 BACKENDS = ("postgres", "redis", "gcs", "stripe")
 SKEW_SECONDS = 240
+# Those that wait on others.
+DIVISIBLE = frozenset(name for name, job in JOBS.items() if {*job.needs} & {"stripe", "gcs"})
 # The service and an operator.
 DEEDS = ("use", "come back to a draft", "set a hold")
 # What happens to servers as a whole.
@@ -104,6 +106,8 @@ class Schedule:
 
     `redis`: it is there, the installation has none, or one machine cannot reach it: then both may run at once.
     `wakes_late`: a machine that is still stopped at the end goes on when the other one has done everything.
+    `shards`: how many parts a firing is cut into of the jobs that can be. 1: none, and there is no queue.
+    `refused_tasks`: so many tasks the queue does not take at first.
     """
 
     seed: int
@@ -111,6 +115,8 @@ class Schedule:
     rounds: tuple[Round, ...]
     wakes_late: bool = False
     redis: str = "there"
+    shards: int = 1
+    refused_tasks: int = 0
 
     @property
     def loses_locks(self) -> bool:
@@ -137,7 +143,18 @@ def draw(seed: int) -> Schedule:
     for number in range(chance.randint(2, 4)):
         rounds.append(_round(chance, number, rounds))
     redis = chance.choice(["there"] * 6 + list(_WITHOUT_REDIS))
-    return Schedule(seed, skews, tuple(rounds), wakes_late=chance.random() < 0.7, redis=redis)
+    # Of numbers of their own, so that a seed whose firings are whole is as it was before there were any others.
+    cutting = random.Random(f"shards {seed}")  # noqa: S311  nothing secret
+    shards = cutting.choice([1, 1, 2, 3])
+    return Schedule(
+        seed,
+        skews,
+        tuple(rounds),
+        wakes_late=chance.random() < 0.7,
+        redis=redis,
+        shards=shards,
+        refused_tasks=cutting.choice([0, 0, 1, 4]) if shards > 1 else 0,
+    )
 
 
 def _round(chance: random.Random, number: int, earlier: list[Round]) -> Round:

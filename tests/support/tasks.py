@@ -8,6 +8,7 @@ import subprocess
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Self
 
 import grpc  # type: ignore[import-untyped]
 import pytest
@@ -68,7 +69,7 @@ class Taking:
         """The names of the tasks that were taken."""
         return [request.task.name for request in self.requests]
 
-    def __enter__(self) -> Taking:
+    def __enter__(self) -> Self:
         self._server.start()
         return self
 
