@@ -36,7 +36,7 @@ from shared.tables import metadata
 from tests.support.clock import NOON, ManualClock, VirtualTimer
 from tests.support.database import TestDatabase
 from tests.support.memory import servers_root
-from tests.support.programs import PATIENCE_S, Owner, Start
+from tests.support.programs import PATIENCE_S, Program, Start
 from tests.support.redis import lose_everything
 from tests.support.serving import Functions
 
@@ -226,10 +226,10 @@ def start(tmp_path: Path) -> Iterator[Start]:
     """Start commands with a home folder of their own; whatever a test leaves of them is ended afterwards."""
     # A shell lets what it starts in the background ignore Ctrl-C, and children would inherit that.
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    started: list[Owner] = []
+    started: list[Program] = []
 
-    def start(module: str, *arguments: str, **settings: str) -> Owner:
-        started.append(Owner(tmp_path, module, *arguments, **settings))
+    def start(module: str, *arguments: str, **settings: str) -> Program:
+        started.append(Program(tmp_path, module, *arguments, **settings))
         return started[-1]
 
     yield start

@@ -24,7 +24,8 @@ from devstack.stack import Stack
 from functions.registry import JOBS
 from ops.engine import make_engine
 from shared.database_url import database_target
-from tests.support.programs import PATIENCE_S, Start, is_alive
+from tests.support.owners import is_alive
+from tests.support.programs import PATIENCE_S, Start
 
 
 @pytest.fixture(scope="module")

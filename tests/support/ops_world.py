@@ -20,21 +20,19 @@ from devstack.gcs_front import GcsFront
 from devstack.history import seed_month, seed_runs
 from devstack.scheduler import Scheduler
 from devstack.scheduler_api import SchedulerApi
-from devstack.scheduler_jobs import Retries, ScheduledJob
 from devstack.stack import Stack
 from devstack.stripe_account import Account
 from devstack.stripe_server import StripeServer
 from devstack.usage import seed_usage, takeover_setting
 from functions.cleanup.erasing import hash_of
-from functions.registry import JOBS
 from ops.migrate import bind_identity
 from ops.shell import NO, WRONG
 from shared.clock import SystemClock
 from tests.support.clock import ManualClock
+from tests.support.cloud_scheduler import PLACE, declared
 from tests.support.database import TestDatabase
 from tests.support.scheduler import Function
 
-PROJECT, REGION = "bytereview-test", "europe-west1"
 SOME_ID = "0b5c3f1e-6f1c-4a53-9d3c-2f0b9d8c7a61"
 LATER = "2099-01-01T00:00:00Z"
 # Names as they may stand in the service's tables, and in the way of somebody who reads them on a terminal.
@@ -202,34 +200,17 @@ def made_world(stack: Stack, template: str, *, full: bool, runs: int = 0) -> Ite
             "STRIPE_TAKEOVER_AT": takeover_setting(now),
             "STRIPE_RATE": "1000",
             "STRIPE_READ_RATE": "1000",
-            "GOOGLE_CLOUD_PROJECT": PROJECT,
-            "GOOGLE_CLOUD_REGION": REGION,
+            **PLACE,
             "CLOUD_SCHEDULER_EMULATOR_HOST": _scheduler(cleanup).removeprefix("http://"),
         }
         yield World(environ, database, known, full)
 
 
 def _scheduler(cleanup: ExitStack) -> str:
-    """A stand-in with a schedule for each job, of which one is paused; they are not quite as declared."""
+    """A stand-in with the schedules that Terraform makes, of which one is paused: they are not quite as declared."""
+    jobs = [dataclasses.replace(job, paused=job.id == "opt-out-cleanup") for job in declared()]
     clock = ManualClock()
     function = cleanup.enter_context(Function(clock))
-    jobs = []
-    for job in JOBS.values():
-        name = job.name.replace("_", "-")
-        address = f"https://{name}-ab12cd34ef-ew.a.run.app"
-        made = ScheduledJob(
-            name=f"projects/{PROJECT}/locations/{REGION}/jobs/{name}",
-            function=name,
-            address=address,
-            audience=address,
-            account="a@b",
-            schedule=job.schedule,
-            deadline=timedelta(seconds=job.timeout_seconds + 90),
-            retries=Retries(
-                count=job.retries, first_wait=timedelta(seconds=30), longest_wait=timedelta(minutes=4), doublings=3
-            ),
-        )
-        jobs.append(dataclasses.replace(made, paused=job.cli == "optout"))
     scheduler = Scheduler(jobs, {job.function: function.url for job in jobs}, clock)
     return cleanup.enter_context(SchedulerApi(scheduler)).url
 

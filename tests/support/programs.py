@@ -16,12 +16,13 @@ import psutil  # type: ignore[import-untyped]
 from devstack import guardian
 from devstack.serving import REPOSITORY
 from devstack.stack import ROOT
+from tests.support.owners import is_alive
 
 PATIENCE_S = 60.0
-Start = Callable[..., "Owner"]
+Start = Callable[..., "Program"]
 
 
-class Owner:
+class Program:
     """A command in a process of its own; remembers every descendant that it was seen with."""
 
     def __init__(self, home: Path, module: str, *arguments: str, **settings: str) -> None:
@@ -70,9 +71,3 @@ class Owner:
         folders = list(ROOT.glob(f"{self.process.pid}-*"))
         servers = [server for folder in folders for server in guardian.servers_below(folder)]
         return [*filter(is_alive, self._family), *folders, *servers]
-
-
-def is_alive(process: psutil.Process) -> bool:
-    with contextlib.suppress(psutil.NoSuchProcess):
-        return bool(process.is_running()) and process.status() != psutil.STATUS_ZOMBIE
-    return False
