@@ -183,6 +183,10 @@ class Courier:
             if verdict is Verdict.CUSTOMER_BUSY:
                 # Somebody else sends for this customer: that is nobody else's trouble.
                 put_off += 1
+                if turn is Turn.TRY:
+                    # And Stripe is back.
+                    with self._changed:
+                        self._breaker.succeeded()
                 self._timer.wait(min(last.retry_after or backoff(put_off), _LONGEST_WAIT_SECONDS))
                 continue
             if verdict is Verdict.THROTTLED:

@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from functions.stripe_reconcile.courier import LAST_CALL_SECONDS, Courier, Send
+from functions.stripe_reconcile.reading import OutOfTime
 from functions.stripe_reconcile.run_state import RunState, some, statements
 from functions.stripe_reconcile.settling import Settler
 from shared.errors import LockLost, Unavailable
@@ -69,7 +70,8 @@ def send_ready(state: RunState, pace: Pacing) -> None:
             if not more and not back and is_over:
                 break
     stopped_by = settler.finish() or courier.stopped_by
-    if stopped_by is not None:
+    # Where there was no time left to look at the meter, nothing is wrong: the next attempt goes on.
+    if stopped_by is not None and not isinstance(stopped_by, OutOfTime):
         raise stopped_by
 
 

@@ -10,10 +10,10 @@ from shared.stripe_calls import Answer
 
 _EXISTS = re.compile(r"already exists with identifier", re.IGNORECASE)
 _TOO_OLD = re.compile(r"timestamp cannot be more than|timestamp_too_far_in_past", re.IGNORECASE)
-# The meter, not the event: what holds for one event here holds for all.
 _CUSTOMER_CODES = {"lock_timeout", "too_many_concurrent_requests"}
 # Answers that say nothing about whether the request was carried out.
 _UNDECIDED = {408, 425, 499}
+# The meter, not the event: what holds for one event here holds for all.
 _METER_CODES = {"archived_meter", "no_meter", "meter_not_found"}
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from devstack.stripe_objects import Refused
 from shared.outcome import Status
-from tests.support.clock import NOON
+from tests.support.clock import NOON, ManualClock
 from tests.support.stripe import StripeWorld
 
 # ---- throttled
@@ -54,6 +54,20 @@ def test_a_customer_that_is_always_busy_takes_nobody_along(world: StripeWorld, f
     assert world.counted("cus_user5") == 0
     world.stripe.faults.clear()
     assert world.run().counts["success_count"] == 3
+
+
+def test_a_busy_customer_who_is_the_first_to_be_answered_after_an_outage_holds_up_nobody(world: StripeWorld) -> None:
+    for number in range(8):
+        world.user(f"user{number}")
+        world.usage(f"user{number}")
+    # So many failures that nobody is sent any more; then one alone tries whether Stripe is back.
+    world.stripe.faults.add("500_before", times=10)
+    world.stripe.faults.add("409", times=1)
+    world.clock = ManualClock(step=timedelta(milliseconds=100))
+    # One thread, so that no other meets a fault.
+    outcome = world.run(environment=world.environment({"STRIPE_RATE": "1"}))
+    assert (outcome.status, outcome.counts["waiting_count"]) == (Status.COMPLETED, 0)
+    assert outcome.counts["success_count"] + outcome.counts["in_doubt_count"] == 8
 
 
 def test_refusals_of_everybodys_events_are_nobodys(world: StripeWorld) -> None:
@@ -129,6 +143,26 @@ def test_refusals_of_a_meter_that_was_switched_off_in_the_middle_are_no_dead_let
     outcome = world.run(environment=environment)
     assert (outcome.status, outcome.details["setting"]) == (Status.MISCONFIGURED, "STRIPE_METER_PAGES")
     assert world.state(key) == "pending"
+
+
+def test_refusals_with_no_time_left_to_look_at_the_meter_are_left_to_the_next_attempt(world: StripeWorld) -> None:
+    world.user("ann")
+    key = world.usage("ann")
+    environment = world.environment()
+    receive = world.stripe.receive
+
+    def too_late(*_: object) -> object:
+        environment.services.timer.wait(120)
+        world.clock.advance(minutes=40)
+        world.stripe.receive = receive  # type: ignore[method-assign]
+        raise Refused(400, "invalid_request_error", None, "No.")
+
+    world.stripe.receive = too_late  # type: ignore[method-assign, assignment]
+    outcome = world.run(environment=environment)
+    assert (outcome.status, outcome.counts["failed_count"]) == (Status.INCOMPLETE, 0)
+    assert "time ran out" in outcome.message
+    assert world.state(key) == "pending"
+    assert world.run(environment=environment).counts["success_count"] == 1
 
 
 def test_stripe_down_ends_the_run_as_unavailable_and_the_next_one_goes_on(world: StripeWorld) -> None:
