@@ -202,7 +202,11 @@ class StripeApi:
 
         def read() -> list[RefusalReport]:
             found = self._client.v2.core.events.list(
-                {"types": [_REFUSED_LATER, _NO_METER], "created": {"gte": format_rfc3339(since)}, "limit": 100}
+                {
+                    "types": [_REFUSED_LATER, _NO_METER],
+                    "created": {"gte": format_rfc3339(since)},
+                    "limit": _LARGEST_PAGE,
+                }
             )
             events = sorted((event.to_dict() for event in _all(found)), key=lambda event: event["created"])
             return [self._report(event) for event in islice(events, limit)]
@@ -313,7 +317,7 @@ def _meters(items: Sequence[Mapping[str, Any]]) -> Iterator[str]:
 def _refusal(kind: Mapping[str, Any]) -> Refusal:
     named = {}
     for sample in kind.get("sample_errors") or ():
-        identifier = (sample.get("request") or {}).get("identifier")
-        if isinstance(identifier, str):
+        identifier = _text((sample.get("request") or {}).get("identifier"))
+        if identifier is not None:
             named[identifier] = (_text(sample.get("error_message")) or "")[:_LONGEST_MESSAGE]
     return Refusal(code=_text(kind["code"]) or "unknown", count=int(kind["error_count"]), named=named)

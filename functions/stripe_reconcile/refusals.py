@@ -6,7 +6,7 @@ many it does not name is logged, and the audit finds their pages.
 
 import re
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from functions.stripe_reconcile.reading import ReadRefused
 from functions.stripe_reconcile.run_state import RunState, statements
@@ -26,15 +26,14 @@ _EVENT_ID = re.compile(r"([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})(?::\d+)?"
 
 
 def note_refusals(state: RunState) -> None:
-    """Read the reports that are new, and note what they name. Raises Unavailable or Misconfigured."""
+    """Read the reports that are new, and note what they name. Raises Unavailable, Misconfigured or OutOfTime."""
     with state.ctx.reading() as transaction:
         row = transaction.row(_STATEMENTS["cursor"])
     seen = parse_rfc3339(row["value"]) if row else None
-    since = (seen - _OVERLAP) if seen else state.ctx.now - _KEPT_FOR
-    try:
-        reports = state.reader.once(lambda stripe: stripe.refusal_reports(since, _REPORTS_A_RUN))
-    except ReadRefused as error:
-        raise Unavailable("stripe", f"Stripe does not tell what it refused later: {error}") from error
+    reports = _reports(state, (seen - _OVERLAP) if seen else state.ctx.now - _KEPT_FOR)
+    if seen and len(reports) == _REPORTS_A_RUN and reports[-1].created <= seen:
+        # With as many as that in the overlap, none that is new would ever have its turn.
+        reports = _reports(state, seen)
     for report in reports:
         if state.ctx.time_left() <= 0:
             return
@@ -49,6 +48,13 @@ def note_refusals(state: RunState) -> None:
             batch.execute(_STATEMENTS["move_cursor"], value=format_rfc3339(report.created))
     with state.ctx.batch() as batch:
         batch.execute(UNMARK_REJECTED)
+
+
+def _reports(state: RunState, since: datetime) -> Sequence[RefusalReport]:
+    try:
+        return state.reader.once(lambda stripe: stripe.refusal_reports(since, _REPORTS_A_RUN))
+    except ReadRefused as error:
+        raise Unavailable("stripe", f"Stripe does not tell what it refused later: {error}") from error
 
 
 def _note(state: RunState, report: RefusalReport, *, is_new: bool) -> None:

@@ -2,6 +2,9 @@
 
 from datetime import timedelta
 
+import pytest
+
+from functions.stripe_reconcile import refusals
 from shared.outcome import Status
 from tests.support.clock import NOON
 from tests.support.stripe import PERIOD_END, PERIOD_START, StripeWorld
@@ -144,6 +147,33 @@ def test_a_run_that_died_between_reading_and_noting_reads_the_reports_again(worl
     world.database.execute("ALTER TABLE maintenance.away RENAME TO cursors")
     world.run()
     assert world.state(key) == "rejected"
+
+
+def test_an_identifier_that_no_table_can_keep_stands_in_nobodys_way(world: StripeWorld) -> None:
+    """Whatever else of the account's sends to the meter may name its events as it likes."""
+    customer = world.user("ann")
+    key = world.usage("ann", 4)
+    world.run()
+    for strange in ("with\0zero", "half a \ud800 character"):
+        world.stripe.receive("pages", {"stripe_customer_id": customer, "value": "1"}, strange, int(NOON.timestamp()))
+        world.stripe.refuse_later(strange)
+    world.stripe.refuse_later(key)
+    assert (world.run().status, world.state(key)) == (Status.COMPLETED, "rejected")
+
+
+def test_more_reports_of_one_hour_than_a_run_reads_are_read_by_the_next_ones(
+    world: StripeWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(refusals, "_REPORTS_A_RUN", 2)
+    world.user("ann")
+    keys = [world.usage("ann", 1, at=NOON - timedelta(minutes=20 + number)) for number in range(5)]
+    world.run()
+    for key in keys:
+        world.clock.advance(minutes=1)
+        world.stripe.refuse_later(key)
+    counts = [world.run().counts["refused_count"] for _ in range(4)]
+    assert sum(counts) == 5
+    assert {world.state(key) for key in keys} == {"rejected"}
 
 
 # ---- the audit

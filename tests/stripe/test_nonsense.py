@@ -342,10 +342,10 @@ def test_a_report_of_another_form_is_kept_as_one_that_nobody_can_read(line: Line
 
 def test_of_a_report_only_identifiers_that_are_text_are_named(line: Line) -> None:
     samples = [
-        {"request": {"identifier": each}, "error_message": "m\0" + "x" * 2_000} for each in ("a", 7, ["b"], None)
+        {"request": {"identifier": each}, "error_message": "m\0" + "x" * 2_000} for each in ("a", 7, ["b"], None, "c\0")
     ]
-    line.write = reporting({"reason": {"error_types": [{"code": 7, "error_count": 4, "sample_errors": samples}]}})
+    line.write = reporting({"reason": {"error_types": [{"code": 7, "error_count": 5, "sample_errors": samples}]}})
     (report,) = line.api.refusal_reports(NOON, 10)
     (refusal,) = report.refusals
-    assert (report.is_readable, refusal.code, refusal.count, list(refusal.named)) == (True, "unknown", 4, ["a"])
+    assert (report.is_readable, refusal.code, refusal.count, list(refusal.named)) == (True, "unknown", 5, ["a", "c?"])
     assert refusal.named["a"] == "m?" + "x" * 498
