@@ -10,6 +10,7 @@ from typing import Any
 from aiohttp import ClientError, ClientResponseError
 from google.auth.exceptions import DefaultCredentialsError, GoogleAuthError, RefreshError
 from google.cloud.sql.connector import Connector
+from google.cloud.sql.connector.exceptions import CloudSQLIPTypeError
 
 from shared.database_url import DatabaseTarget
 from shared.errors import MaintenanceError, Misconfigured, Unavailable
@@ -26,8 +27,9 @@ class CloudSql:
     def connect(self, target: DatabaseTarget, *, application: str, startup: Mapping[str, str]) -> Any:
         """Open a pg8000 connection to the target's instance.
 
-        Raises Misconfigured when credentials or rights are missing or the instance is unknown, Unavailable when
-        Google's API or the instance does not answer, and the driver's DatabaseError when PostgreSQL itself refuses.
+        Raises Misconfigured when credentials or rights are missing, the instance is unknown or it has no such address,
+        Unavailable when Google's API or the instance does not answer, and the driver's DatabaseError when PostgreSQL
+        itself refuses.
         """
         instance = str(target.cloud_sql_instance)
         try:
@@ -46,6 +48,12 @@ class CloudSql:
                 application_name=application,
                 startup_params=dict(startup),
             )
+        except CloudSQLIPTypeError as error:
+            raise Misconfigured(
+                "CLOUD_SQL_IP_TYPE",
+                f"The Cloud SQL instance {instance} has no {target.cloud_sql_ip_type} address. Set CLOUD_SQL_IP_TYPE "
+                "to one that it has: public or private.",
+            ) from error
         except (GoogleAuthError, ClientError, OSError) as error:
             raise _meaning(error, instance) from error
 

@@ -78,7 +78,8 @@ def database_target(environ: Mapping[str, str]) -> DatabaseTarget:
 
 
 def _cloud_sql(instance: str, environ: Mapping[str, str]) -> DatabaseTarget:
-    if instance.count(":") < 2 or not all(instance.split(":")):
+    # Of an old project, whose name begins with a domain, four parts.
+    if len(instance.split(":")) not in (3, 4) or not all(instance.split(":")):
         raise Misconfigured("CLOUD_SQL_INSTANCE", "CLOUD_SQL_INSTANCE must look like project:region:instance.")
     for name in ("DB_NAME", "DB_USER"):
         if not environ.get(name, "").strip():

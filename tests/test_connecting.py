@@ -10,6 +10,7 @@ from typing import Any
 
 import psutil  # type: ignore[import-untyped]
 import pytest
+from google.cloud.sql.connector.exceptions import CloudSQLIPTypeError
 
 from devstack.stack import Stack
 from ops.engine import make_engine
@@ -25,6 +26,7 @@ from tests.support.tls import TlsFront, make_certificate
 from tests.support.wait import until
 
 ONE = Statement("one", "One.", "SELECT 1 AS one")
+CLOUD_SQL = {"CLOUD_SQL_INSTANCE": "p:r:i", "DB_NAME": "byte", "DB_USER": "ann@p.iam"}
 
 
 # Idle for longer than a pooled connection is trusted without a question.
@@ -204,26 +206,36 @@ def test_cloud_sql_without_credentials_says_so(monkeypatch: pytest.MonkeyPatch, 
     assert "gcloud auth application-default login" in str(error)
 
 
-@pytest.mark.parametrize(("set_to", "asked"), [({}, "public"), ({"CLOUD_SQL_IP_TYPE": "private"}, "private")])
-def test_the_connector_is_asked_for_the_address_that_is_set(
-    set_to: dict[str, str], asked: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def connector_that_raises(error: Exception, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """Put a connector in the place of Google's, which would want credentials first; give what it is asked for."""
     calls: list[dict[str, Any]] = []
 
     class GooglesConnector:
-        """In the place of Google's, which would want credentials first."""
-
         def __init__(self, **_: object) -> None:
             pass
 
         def connect(self, *_: object, **named: object) -> object:
             calls.append(named)
-            raise ConnectionError
+            raise error
 
     monkeypatch.setattr(cloud_sql, "Connector", GooglesConnector)
-    environ = {"CLOUD_SQL_INSTANCE": "p:r:i", "DB_NAME": "byte", "DB_USER": "ann@p.iam", **set_to}
-    refused(database_target(environ))
+    return calls
+
+
+@pytest.mark.parametrize(("set_to", "asked"), [({}, "public"), ({"CLOUD_SQL_IP_TYPE": "private"}, "private")])
+def test_the_connector_is_asked_for_the_address_that_is_set(
+    set_to: dict[str, str], asked: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = connector_that_raises(ConnectionError(), monkeypatch)
+    refused(database_target({**CLOUD_SQL, **set_to}))
     assert {call["ip_type"] for call in calls} == {asked}
+
+
+def test_an_instance_without_the_address_that_is_set_says_which_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+    connector_that_raises(CloudSQLIPTypeError("no address"), monkeypatch)
+    error = refused(database_target({**CLOUD_SQL, "CLOUD_SQL_IP_TYPE": "private"}))
+    assert isinstance(error, Misconfigured)
+    assert (error.setting, "p:r:i has no private address" in str(error)) == ("CLOUD_SQL_IP_TYPE", True)
 
 
 # ---- servers that hang, or break off

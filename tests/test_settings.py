@@ -84,6 +84,7 @@ def test_sslmode_is_translated(mode: str, verify: ssl.VerifyMode, hostname: bool
         ({"DATABASE_URL": URL + "?sslmode=require&sslmode=disable"}, "DATABASE_URL", "more than once"),
         ({"CLOUD_SQL_INSTANCE": "p:r:i"}, "DATABASE_URL", "both set"),
         ({"DATABASE_URL": None, "CLOUD_SQL_INSTANCE": "p:r"}, "CLOUD_SQL_INSTANCE", "project:region:instance"),
+        ({"DATABASE_URL": None, "CLOUD_SQL_INSTANCE": "a:b:c:d:e"}, "CLOUD_SQL_INSTANCE", "project:region:instance"),
         ({"DATABASE_URL": None, "CLOUD_SQL_INSTANCE": "p:r:i"}, "DB_NAME", "not set"),
         ({"DATABASE_URL": None, "CLOUD_SQL_INSTANCE": "p:r:i", "DB_NAME": "byte"}, "DB_USER", "not set"),
         (
