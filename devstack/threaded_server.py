@@ -1,4 +1,4 @@
-"""An HTTP server on 127.0.0.1 in a thread of this process: what stand-ins for Google's services have in common."""
+"""An HTTP server on 127.0.0.1 in a thread of this process: what the stand-ins for others' services have in common."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import threading
 from collections.abc import AsyncIterator, Coroutine
+from concurrent.futures import Future
 from typing import Any, Final, Self
 
 from aiohttp import web
@@ -21,16 +22,19 @@ _BACKLOG: Final = 1024
 
 
 class ThreadedServer:
-    """Serves while the `with` block lasts, on a free port. Raises StartError when it cannot listen."""
+    """Serves while the `with` block lasts, or from `start` to `stop`. Raises StartError when it cannot listen.
+
+    A port of 0 stands for a free one, which stays the same from the first start on.
+    """
 
     name = "The server"
+    # Whether a client that gives up ends its call at once.
+    cancels_calls = False
 
-    def __init__(self) -> None:
-        self.port = 0
+    def __init__(self, port: int = 0) -> None:
+        self.port = port
         self._thread: threading.Thread | None = None
         self._site: web.TCPSite | None = None
-        self._started = threading.Event()
-        self._refused: Exception | None = None
 
     @property
     def url(self) -> str:
@@ -38,15 +42,28 @@ class ThreadedServer:
         return f"http://{_HOST}:{self.port}"
 
     def __enter__(self) -> Self:
-        self._thread = threading.Thread(target=asyncio.run, args=(self._serve(),), name=self.name, daemon=True)
-        self._thread.start()
-        self._started.wait()
-        if self._refused is not None:
-            self._thread.join()
-            raise StartError(f"{self.name} cannot listen on {self.url}: {self._refused}.")
+        self.start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None = None, *_: object) -> None:
+        self.stop()
+
+    def start(self) -> None:
+        """Listen, and come back when connections are accepted. Twice is fine."""
+        if self._thread is not None:
+            return
+        listening: Future[None] = Future()
+        thread = threading.Thread(target=asyncio.run, args=(self._serve(listening),), name=self.name, daemon=True)
+        thread.start()
+        try:
+            listening.result()
+        except (OSError, StartError) as error:
+            thread.join()
+            raise StartError(f"{self.name} cannot listen on {self.url}: {error}.") from error
+        self._thread = thread
+
+    def stop(self) -> None:
+        """Cut what is in flight and refuse connections from now on. Twice is fine."""
         if self._thread is not None:
             self._loop.call_soon_threadsafe(self._stopped.set)
             self._thread.join()
@@ -72,22 +89,22 @@ class ThreadedServer:
     def _run(self, work: Coroutine[Any, Any, None]) -> None:
         asyncio.run_coroutine_threadsafe(work, self._loop).result()
 
-    async def _serve(self) -> None:
+    async def _serve(self, listening: Future[None]) -> None:
         self._loop, self._stopped = asyncio.get_running_loop(), asyncio.Event()
-        self._server = web.Server(self._handle, access_log=None)
+        self._server = web.Server(self._handle, access_log=None, handler_cancellation=self.cancels_calls)
         self._runner = web.ServerRunner(self._server, handle_signals=False, shutdown_timeout=_PATIENCE_S)
         async with self._resources():
             try:
                 await self._runner.setup()
                 await self._listen()
-            except (OSError, StartError) as error:
-                self._refused = error
+            except Exception as error:  # noqa: BLE001  whatever it is, it is the starter's
+                listening.set_exception(error)
             else:
-                self._started.set()
+                listening.set_result(None)
                 await self._stopped.wait()
             finally:
+                self._site = None
                 await self._runner.cleanup()
-                self._started.set()
 
     async def _listen(self) -> None:
         any_port = self.port == 0
