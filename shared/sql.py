@@ -8,7 +8,7 @@ A file of statements looks like this; a statement without a description is refus
 
 A line `-- insert: count_things` in a statement stands for the text of an earlier one, for what several have in common.
 
-Parameters are written `:name` (SQLAlchemy's text form).
+Parameters are written `:name`, as pg8000 reads them (`shared.postgres`).
 """
 
 import re
@@ -47,13 +47,17 @@ def _load(path: Path, statements: dict[str, Statement]) -> None:
         raise ValueError(f"{path.name}: SQL before the first '-- name:' line")
     for name, body in zip(parts[::2], parts[1::2], strict=True):
         lines = body.strip().splitlines()
-        comments = [line for line in lines if line.startswith("--")]
-        sql = "\n".join(_inserted(line, statements) for line in lines if not line.startswith("--")).strip().rstrip(";")
+        comments = [line for line in lines if _is_comment(line)]
+        sql = "\n".join(_inserted(line, statements) for line in lines if not _is_comment(line)).strip().rstrip(";")
         if name in statements:
             raise ValueError(f"{path.name}: statement {name} stands there twice")
         if not comments or not sql:
             raise ValueError(f"{path.name}: statement {name} needs a description and SQL")
         statements[name] = Statement(name, " ".join(line.lstrip("- ") for line in comments), sql)
+
+
+def _is_comment(line: str) -> bool:
+    return line.startswith("--") and _INSERT_LINE.match(line) is None
 
 
 def _inserted(line: str, above: Mapping[str, Statement]) -> str:

@@ -85,9 +85,19 @@ def test_statements_are_read_with_their_descriptions(tmp_path: Path) -> None:
     assert statements["two"].text == "SELECT\n 2"
 
 
+@pytest.mark.parametrize("indent", ["", "    "])
+def test_a_condition_is_inserted_however_far_its_line_is_indented(tmp_path: Path, indent: str) -> None:
+    file = tmp_path / "queries.sql"
+    file.write_text(
+        f"-- name: old\n-- Old.\nage > 7\n\n-- name: clear\n-- Clear.\nDELETE FROM t WHERE\n{indent}-- insert: old\n;\n"
+    )
+    assert load_statements(file)["clear"].text == "DELETE FROM t WHERE\nage > 7\n"
+
+
 @pytest.mark.parametrize(
     ("text", "why"),
     [
+        ("-- name: one\n-- One.\nSELECT 1\n-- insert: two\n", "no statement above"),
         ("SELECT 1;\n-- name: one\n-- One.\nSELECT 1;\n", "before the first"),
         ("-- name: one\nSELECT 1;\n", "needs a description"),
         ("-- name: one\n-- One.\n", "needs a description and SQL"),
