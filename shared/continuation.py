@@ -48,9 +48,9 @@ def continued(services: Services, job: Job, invocation: Invocation, outcome: Out
     any more. A shard that has completed, and cannot queue what closes the firing, is `unavailable`. Raises nothing:
     where nothing can be queued, whoever asked tries again.
     """
-    if outcome.slot is None or invocation.host is None:
-        return outcome
     is_done = outcome.status in (Status.COMPLETED, Status.REPLAYED)
+    if outcome.slot is None or invocation.host is None or not (is_done or outcome.status is Status.INCOMPLETE):
+        return outcome
     try:
         target = services.settings.continuation
         if target is None:

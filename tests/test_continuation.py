@@ -194,6 +194,15 @@ def test_whatever_breaks_while_a_step_is_queued_the_runs_line_is_logged(
     assert lines[1]["message"].endswith("could not be queued: RuntimeError")
 
 
+def test_where_nothing_is_left_nothing_is_said_of_a_next_step(environ: dict[str, str]) -> None:
+    settings = {**environ, "MAX_CONCURRENT_JOBS": "none"}
+    told = io.StringIO()
+    with closing(Services(settings, SystemClock(), told)) as services:
+        outcome = run_job(services, JOBS["period_reset"], Invocation("schedule", SLOT, host=HOST))
+    assert outcome.status.value == "misconfigured"
+    assert [json.loads(line)["event"] for line in told.getvalue().splitlines()] == ["answer"]
+
+
 # ---- what a task may say
 
 
