@@ -1,7 +1,8 @@
 """The one clock, and the one form in which times are read and written.
 
 Everything that depends on time takes a `Clock`; nothing else in production reads the time, and SQL never calls
-now(). Tests serve the same functions with a clock of their own.
+now(). (The pool of connections alone asks the machine how long one was not used.) Tests serve the same functions with a
+clock of their own.
 """
 
 import re

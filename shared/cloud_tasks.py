@@ -39,7 +39,11 @@ class CloudTasks:
             self._credentials, _ = google.auth.default()
             self._client = tasks_v2.CloudTasksClient(credentials=self._credentials)
         except auth.GoogleAuthError as error:
-            raise Misconfigured("CONTINUATION_QUEUE", "There are no credentials for Cloud Tasks.") from error
+            raise Misconfigured(
+                "CONTINUATION_QUEUE",
+                "There are no Google credentials here, which Cloud Tasks needs. On Google Cloud the function's service "
+                "account is used; elsewhere take CONTINUATION_QUEUE away.",
+            ) from error
 
     def queue(self, name: str, url: str, body: Mapping[str, object]) -> None:
         """Queue a POST of this JSON to the function at `url`; a task of this name that is there already is the same.
@@ -65,8 +69,8 @@ class CloudTasks:
         except (api.Forbidden, api.NotFound, api.Unauthorized, api.BadRequest) as error:
             raise Misconfigured(
                 "CONTINUATION_QUEUE",
-                f"Cloud Tasks refuses a task in {self._queue}: {error.message} Check that the queue is there and that "
-                "this function's account has roles/cloudtasks.enqueuer on it and may act as itself.",
+                f"Cloud Tasks refuses a task in {self._queue}: {error.message.rstrip('.')}. Check that the queue is "
+                "there and that this function's account has roles/cloudtasks.enqueuer on it and may act as itself.",
             ) from error
         except (api.GoogleAPICallError, api.RetryError, auth.GoogleAuthError) as error:
             raise Unavailable(

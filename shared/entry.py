@@ -14,7 +14,7 @@ from datetime import datetime
 from flask import Request, Response
 
 from shared.clock import Clock, SystemClock
-from shared.errors import BadRequest, MaintenanceError
+from shared.errors import BadRequest
 from shared.failures import outcome_of
 from shared.health import health
 from shared.invocation import SCHEDULE_TIME_HEADER, TASK_NAME_HEADER, Invocation, parse_invocation, parse_task
@@ -68,7 +68,7 @@ def _entry_point(services: Services, job: Job, jobs: Mapping[str, Job]) -> Entry
         if request.path != "/":
             return _refusal(404, "not_found", job, "There is nothing here. The job is at /.")
         if request.method == "GET":
-            return _health(services, job, jobs)
+            return _answer(200, health(services, job, jobs))
         if request.method == "POST":
             return _run(services, job, request)
         refusal = _refusal(405, "method_not_allowed", job, "Use POST to run the job or GET for the health check.")
@@ -117,13 +117,6 @@ def _body(request: Request) -> bytes | None:
     if declared is not None and len(body) != declared:
         raise BadRequest("body", "The body is shorter than its Content-Length.")
     return None if len(body) > _LARGEST_BODY else body
-
-
-def _health(services: Services, job: Job, jobs: Mapping[str, Job]) -> Response:
-    try:
-        return _answer(200, health(services, job, jobs))
-    except MaintenanceError as error:
-        return _failure(services, job, error)
 
 
 def _failure(services: Services, job: Job, error: Exception) -> Response:

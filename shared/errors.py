@@ -36,7 +36,7 @@ class Misconfigured(MaintenanceError):
 
 
 class Unavailable(MaintenanceError):
-    """A backing service does not answer. `service` names it: postgres, redis, gcs or stripe."""
+    """A backing service does not answer. `service` names it: postgres, redis, gcs, stripe or cloud_tasks."""
 
     def __init__(self, service: str, message: str) -> None:
         super().__init__(message)

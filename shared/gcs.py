@@ -167,7 +167,7 @@ class GcsBucket:
             # A name that the client itself does not take, or an answer that is none of the bucket's.
             return Deletion(Answer.BUSY if permission == _LIST else Answer.REFUSED, _said(error))
         except GoogleAPICallError as error:
-            timed_out = isinstance(error, GoogleAPICallError) and error.code == HTTPStatus.REQUEST_TIMEOUT
+            timed_out = error.code == HTTPStatus.REQUEST_TIMEOUT
             return Deletion(Answer.BUSY if timed_out else Answer.REFUSED, _said(error))
         return None
 

@@ -48,7 +48,7 @@ class Locks(Protocol):
 
 
 class PostgresLocks:
-    """The same two locks as advisory locks on a connection of their own."""
+    """The same locks as advisory locks on a connection of their own."""
 
     def __init__(self, database: Database, ttl_seconds: int, capacity: int) -> None:
         self._database = database

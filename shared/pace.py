@@ -8,7 +8,8 @@ from shared.clock import Timer
 # So much of a second's worth may be done at once after a pause: enough to make up for a short stop, and no burst.
 BURST_SECONDS = 0.5
 SLOWEST = 1.0
-_SHORTEST_SECONDS = 0.0001
+# No wait so short that a timer would not notice it.
+SHORTEST_SECONDS = 0.0001
 # Each second without another word against it, the rate rises by this share of the full one.
 RECOVERY_A_SECOND = 0.05
 
@@ -67,8 +68,7 @@ class Pace:
             if self._tokens >= 1:
                 self._tokens -= 1
                 return 0.0
-            # Never so short that a timer would not notice it.
-            return max((1 - self._tokens) / self._rate, _SHORTEST_SECONDS)
+            return max((1 - self._tokens) / self._rate, SHORTEST_SECONDS)
 
     def slow_down(self, pause_seconds: float) -> None:
         """Halve the rate and give no turn for so long. Words that come together, about the same second, count once."""

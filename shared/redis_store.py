@@ -165,7 +165,7 @@ def _taken(lock: Lock) -> bool:
 
 
 class RedisLease:
-    """Two locks held until released, or until the TTL passes with no renewal."""
+    """Locks held until released, or until the TTL passes with no renewal."""
 
     def __init__(self, store: RedisStore, locks: tuple[Lock, ...]) -> None:
         self._store = store

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from shared.clock import Timer
 from shared.errors import MaintenanceError
-from shared.pace import BURST_SECONDS, RECOVERY_A_SECOND, SLOWEST, Pace
+from shared.pace import BURST_SECONDS, RECOVERY_A_SECOND, SHORTEST_SECONDS, SLOWEST, Pace
 
 if TYPE_CHECKING:
     from shared.redis_store import RedisStore
@@ -117,7 +117,7 @@ class SharedPace:
             if self._turns:
                 self._turns -= 1
                 return 0.0
-            return max(0.0001, self._wait_until - self._timer.seconds())
+            return max(SHORTEST_SECONDS, self._wait_until - self._timer.seconds())
 
     def slow_down(self, pause_seconds: float) -> None:
         """Halve the rate of all and give nobody a turn for so long."""

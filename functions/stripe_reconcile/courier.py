@@ -246,5 +246,5 @@ def _misconfigured(answer: Answer) -> Misconfigured:
         return error
     return Misconfigured(
         "STRIPE_METER_PAGES",
-        f"Stripe takes no meter events here ({answer.status}): {answer.message} Nothing was marked.",
+        f"Stripe takes no meter events here ({answer.status}): {answer.message.rstrip('.')}. Nothing was marked.",
     )

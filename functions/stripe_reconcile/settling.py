@@ -83,8 +83,8 @@ class Settler:
             said = next((each.answer.message for each in self._held if each.answer), "")
             stop = Misconfigured(
                 "STRIPE_METER_PAGES",
-                f"Stripe refused the events of {_A_WAVE} customers in a row, and took none: {said} Something is wrong "
-                "with all of them; nothing was marked.",
+                f"Stripe refused the events of {_A_WAVE} customers in a row, and took none: {said.rstrip('.')}. "
+                "Something is wrong with all of them; nothing was marked.",
             )
         self._note([each for each in back if each.verdict is not Verdict.REJECTED])
         return stop
