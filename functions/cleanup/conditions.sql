@@ -9,6 +9,16 @@ EXISTS (
       AND ((hold.scope = 'user' AND hold.subject = job.user_id)
            OR (hold.scope = 'job' AND hold.subject = CAST(job.id AS text))))
 
+-- name: is_idle
+-- (a condition) A job that goes once it has no runs: idle for long, without automations, and nobody holds it; of some, or
+-- of all.
+(job.last_active_at < :idle_before
+ AND (CAST(:only_jobs AS uuid[]) IS NULL OR job.id = ANY (CAST(:only_jobs AS uuid[])))
+ AND NOT EXISTS (SELECT FROM automations WHERE automations.job_id = job.id)
+ AND NOT
+    -- insert: is_job_held
+)
+
 -- name: is_held
 -- (a condition) Somebody said that the run, its job, or everything of its user must stay.
 (EXISTS (

@@ -188,14 +188,10 @@ DELETE FROM extraction_tasks WHERE job_run_id = ANY (CAST(:runs AS uuid[]));
 DELETE FROM job_exports WHERE job_run_id = ANY (CAST(:runs AS uuid[])) AND external_id IS NULL;
 
 -- name: is_idle_parent
--- (a condition) A job without runs and without automations, idle for long, that nobody holds; of some, or of all.
-(job.last_active_at < :idle_before
- AND (CAST(:only_jobs AS uuid[]) IS NULL OR job.id = ANY (CAST(:only_jobs AS uuid[])))
- AND NOT EXISTS (SELECT FROM job_runs AS run WHERE run.job_id = job.id)
- AND NOT EXISTS (SELECT FROM automations WHERE automations.job_id = job.id)
- AND NOT
-    -- insert: is_job_held
-)
+-- (a condition) A job that goes, because it has no runs.
+(
+    -- insert: is_idle
+ AND NOT EXISTS (SELECT FROM job_runs AS run WHERE run.job_id = job.id))
 
 -- name: find_idle_parents
 -- Jobs that go, without a lock.
@@ -218,12 +214,8 @@ WHERE job.id = ANY (CAST(:jobs AS uuid[]))
 -- For a dry run: how many jobs go once these runs are gone, with those that are empty already or without.
 SELECT count(*) AS due
 FROM extraction_jobs AS job
-WHERE job.last_active_at < :idle_before
-  AND (CAST(:only_jobs AS uuid[]) IS NULL OR job.id = ANY (CAST(:only_jobs AS uuid[])))
+WHERE
+    -- insert: is_idle
   AND (CAST(:with_empty AS boolean) OR EXISTS (SELECT FROM job_runs AS run WHERE run.job_id = job.id))
   AND NOT EXISTS (
-      SELECT FROM job_runs AS run WHERE run.job_id = job.id AND run.id <> ALL (CAST(:gone AS uuid[])))
-  AND NOT EXISTS (SELECT FROM automations WHERE automations.job_id = job.id)
-  AND NOT
-    -- insert: is_job_held
-;
+      SELECT FROM job_runs AS run WHERE run.job_id = job.id AND run.id <> ALL (CAST(:gone AS uuid[])));

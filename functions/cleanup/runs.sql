@@ -23,11 +23,8 @@ SELECT
     (SELECT count(*) FROM extraction_jobs) AS total,
     count(*) AS due
 FROM extraction_jobs AS job
-WHERE job.last_active_at < :idle_before
-  AND (CAST(:only_jobs AS uuid[]) IS NULL OR job.id = ANY (CAST(:only_jobs AS uuid[])))
-  AND NOT EXISTS (SELECT FROM automations WHERE automations.job_id = job.id)
-  AND NOT
-    -- insert: is_job_held
+WHERE
+    -- insert: is_idle
   AND NOT EXISTS (
       SELECT FROM job_runs AS run
       WHERE run.job_id = job.id

@@ -9,6 +9,12 @@
 -- them, because of many accounts few may be due. `refused` names the accounts that the database has refused in earlier
 -- passes.
 
+-- name: is_due
+-- The condition above, on an account.
+(plan_code = ANY (CAST(:free_plans AS text[]))
+ AND (current_period_end IS NULL OR current_period_end < :now)
+ AND (current_period_start IS DISTINCT FROM :month_start OR current_period_end IS DISTINCT FROM :month_end))
+
 -- name: stretch
 -- The last key that is looked at, and whether it is the last there is. One row in any case.
 SELECT
@@ -39,9 +45,8 @@ WITH stretch AS MATERIALIZED (
       AND user_id <= (SELECT last_key FROM stretch)
       AND (CAST(:only AS varchar) IS NULL OR user_id = :only)
       AND user_id <> ALL (CAST(:refused AS varchar[]))
-      AND plan_code = ANY (CAST(:free_plans AS text[]))
-      AND (current_period_end IS NULL OR current_period_end < :now)
-      AND (current_period_start IS DISTINCT FROM :month_start OR current_period_end IS DISTINCT FROM :month_end)
+      AND
+    -- insert: is_due
     ORDER BY user_id
     LIMIT :size
     FOR UPDATE SKIP LOCKED
@@ -76,9 +81,8 @@ WITH stretch AS MATERIALIZED (
     WHERE (CAST(:from_start AS boolean) OR user_id > :after)
       AND user_id <= (SELECT last_key FROM stretch)
       AND user_id <> ALL (CAST(:refused AS varchar[]))
-      AND plan_code = ANY (CAST(:free_plans AS text[]))
-      AND (current_period_end IS NULL OR current_period_end < :now)
-      AND (current_period_start IS DISTINCT FROM :month_start OR current_period_end IS DISTINCT FROM :month_end)
+      AND
+    -- insert: is_due
     ORDER BY user_id
     LIMIT 1
     FOR UPDATE SKIP LOCKED
@@ -101,9 +105,7 @@ FROM (
         user_id,
         current_period_end,
         plan_code = ANY (CAST(:free_plans AS text[])) AS is_free,
-        plan_code = ANY (CAST(:free_plans AS text[]))
-            AND (current_period_end IS NULL OR current_period_end < :now)
-            AND (current_period_start IS DISTINCT FROM :month_start OR current_period_end IS DISTINCT FROM :month_end)
+    -- insert: is_due
             AS is_due
     FROM billing_accounts
 ) AS accounts;
