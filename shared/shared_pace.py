@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from shared.clock import Timer
-from shared.errors import MaintenanceError
+from shared.errors import MaintenanceError, Unavailable
 from shared.pace import BURST_SECONDS, RECOVERY_A_SECOND, SHORTEST_SECONDS, SLOWEST, Pace
 
 if TYPE_CHECKING:
@@ -137,11 +137,18 @@ class SharedPace:
             turns, seconds = int(float(granted)), float(wait)
             if not 0 <= turns <= self._lot or not 0 <= seconds <= _LONGEST_PAUSE_SECONDS + 1:
                 raise ValueError("no answer of the script's")
-        except (MaintenanceError, TypeError, ValueError, OverflowError) as error:
-            self._is_lost = True
-            self._on_loss(error)
+        except MaintenanceError as error:
+            self._lose(error)
+            return
+        except (TypeError, ValueError, OverflowError) as error:
+            # The name alone: the text may quote a value.
+            self._lose(Unavailable("redis", f"Redis gave no useful answer ({type(error).__name__})."))
             return
         self._turns = turns
         self._wait_until = self._timer.seconds() + seconds
         if is_pause == "1":
             self._paused_until = self._wait_until
+
+    def _lose(self, error: MaintenanceError) -> None:
+        self._is_lost = True
+        self._on_loss(error)
