@@ -75,10 +75,16 @@ class Ledger:
                     shards=list(share.excludes),
                     every=_excludes_every_shard(transaction, job, share),
                     run_id=run_id,
-                    now=run.started_at,
                 )
                 if fences["raised"] != fences["wanted"]:
                     raise Fenced(f"A newer run of {job.name} began a moment before; this one did not start.")
+                transaction.execute(
+                    STATEMENTS["close_older_runs"],
+                    job=job.name,
+                    shards=fences["raised"],
+                    run_id=run_id,
+                    now=run.started_at,
+                )
                 # Looked up only now, in a later statement: what an older run committed before it let go of the fence
                 # is visible to this one.
                 attempts = _attempts(transaction, job, share, run.slot) if run.slot else []

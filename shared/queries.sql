@@ -40,8 +40,7 @@ RETURNING id, set_config('lock_timeout', '15s', true);
 -- name: raise_fence
 -- Make this run the one that may write, for one shard or for several; with `every`, for each that the job ever had: there
 -- may have been more. It only ever rises: a shard that a newer run holds already is not among the `raised`. Waits for the
--- transactions of an older run that hold the row FOR SHARE. Older runs that never ended are closed as lost: their process
--- died, or lives on and will find itself fenced.
+-- transactions of an older run that hold the row FOR SHARE.
 WITH wanted AS MATERIALIZED (
     SELECT shard FROM unnest(CAST(:shards AS integer[])) AS shard
     UNION
@@ -50,16 +49,19 @@ WITH wanted AS MATERIALIZED (
     INSERT INTO maintenance.fences AS fence (job, shard, run_id)
     SELECT :job, shard, :run_id FROM wanted ORDER BY shard
     ON CONFLICT (job, shard) DO UPDATE SET run_id = excluded.run_id WHERE fence.run_id < excluded.run_id
-    RETURNING shard, run_id
-), closed AS (
-    UPDATE maintenance.runs AS older
-    SET status = 'lost', finished_at = :now, message = 'Ended without a word; run ' || raised.run_id || ' took over.'
-    FROM raised
-    WHERE older.job = :job AND older.shard = raised.shard AND older.status = 'running' AND older.id < raised.run_id
+    RETURNING shard
 )
 SELECT
     ARRAY(SELECT shard FROM raised ORDER BY shard) AS raised,
     ARRAY(SELECT shard FROM wanted ORDER BY shard) AS wanted;
+
+-- name: close_older_runs
+-- Close older runs that never ended as lost: their process died, or lives on and will find itself fenced. A statement of
+-- its own, because the one that raises the fence does not see a run that was recorded while it waited.
+UPDATE maintenance.runs
+SET status = 'lost', finished_at = :now,
+    message = 'Ended without a word; run ' || CAST(:run_id AS bigint) || ' took over.'
+WHERE job = :job AND shard = ANY (CAST(:shards AS integer[])) AND status = 'running' AND id < :run_id;
 
 -- name: other_division
 -- Whether a shard of a job is at work that is one of another number of shards than this.

@@ -56,6 +56,26 @@ def test_a_run_that_died_is_closed_as_lost_and_its_counts_stay_in_the_sum(
     assert statuses == ["lost", "completed"]
 
 
+def test_a_run_that_was_recorded_while_its_successor_waited_is_closed_as_lost_too(
+    database: TestDatabase, environment: Environment
+) -> None:
+    """Two begin at once, without a lock between them. The first one's record is committed while the second waits."""
+    with database.engine.begin() as other:
+        other.execute(
+            text(
+                "INSERT INTO maintenance.runs "
+                "(job, shard, step, trigger, status, dry_run, started_at, deadline_at, counts) "
+                "VALUES ('a_job', 0, 0, 'manual', 'running', false, now(), now(), '{}')"
+            )
+        )
+        other.execute(text("INSERT INTO maintenance.fences SELECT 'a_job', 0, max(id) FROM maintenance.runs"))
+        second = Background(environment, ordered("a_job", count_one))
+        until(lambda: database.value(WAITERS), "the second waits for the first one's fence")
+    assert second.outcome().status is Status.COMPLETED
+    statuses = [row["status"] for row in database.rows("SELECT status FROM maintenance.runs ORDER BY id")]
+    assert statuses == ["lost", "completed"]
+
+
 def test_the_fence_only_rises(database: TestDatabase, environment: Environment) -> None:
     """A newer run has begun already: this one does not start, and the fence stays where it is."""
     database.execute("INSERT INTO maintenance.fences VALUES ('a_job', 0, 1000)")
