@@ -19,8 +19,8 @@ AND (
 SELECT send.stripe_customer_id AS customer
 FROM maintenance.meter_sends AS send
 WHERE state IN ('pending', 'in_doubt') AND stripe_customer_id <> ALL (CAST(:passed_by AS text[]))
-  AND (CAST(:lowest_hash AS integer) IS NULL
-       OR hashtext(stripe_customer_id) BETWEEN CAST(:lowest_hash AS integer) AND CAST(:highest_hash AS integer))
+  AND
+  -- insert: is_of_shard
   AND
   -- insert: open_question
 GROUP BY send.stripe_customer_id

@@ -22,8 +22,9 @@ _NEVER = datetime(9999, 12, 31, tzinfo=UTC)
 
 
 def statements(name: str) -> Mapping[str, Statement]:
-    """The statements of one of this package's files."""
-    return load_statements(Path(__file__).with_name(name))
+    """The statements of one of this package's files, with what they have in common."""
+    folder = Path(__file__).parent
+    return load_statements(folder / "shards.sql", folder / name)
 
 
 @dataclass

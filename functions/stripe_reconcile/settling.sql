@@ -5,8 +5,9 @@
 -- asks: the others may be under way.
 UPDATE maintenance.meter_sends SET state = 'in_doubt'
 WHERE state = 'sending'
-  AND (CAST(:lowest_hash AS integer) IS NULL
-       OR hashtext(stripe_customer_id) BETWEEN CAST(:lowest_hash AS integer) AND CAST(:highest_hash AS integer));
+  AND
+  -- insert: is_of_shard
+;
 
 -- name: note_accepted
 -- Stripe has these. Late: sent by us after the invoice of their period was closed.
