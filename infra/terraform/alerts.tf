@@ -52,7 +52,7 @@ locals {
       severity = "WARNING"
       # All jobs share one outbox: the line of each would tell of the same object.
       conditions = local.enforcing ? { outbox = { title = "an object waits for more than two days", seconds = local.hour / 4, above = 0, by_job = false } } : {}
-      what       = "Rows are erased, their objects are not. Look at maintenance.object_deletions, where state is pending: the error there is what Google Cloud Storage said. Runbook: docs/runbook/outbox.md."
+      what       = "Rows are erased, their objects are not. `python -m ops outbox` shows them: those that no run gets to (pending), those that the bucket refused (failed), and what Google Cloud Storage said. Runbook: docs/runbook/outbox.md."
     }
   }
 }

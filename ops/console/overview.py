@@ -72,7 +72,7 @@ def _of_job(job: Mapping[str, object]) -> list[Notice]:
     name = job["job"]
     found = []
     counts = job["counts"]
-    status = shown_status(job["status"], counts if isinstance(counts, Mapping) else {})  # type: ignore[arg-type]
+    status = shown_status(job["status"], counts if isinstance(counts, Mapping) else {})  # type: ignore[arg-type]  # a status
     if job["overdue"]:
         found.append(Notice("bad", f"{name} is overdue", "runs", {"job": name}))
     tone = TONES.get(status, "quiet")

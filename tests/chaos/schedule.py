@@ -129,11 +129,6 @@ class Schedule:
             or any(trouble.signal or trouble.backend in ("redis", "postgres") for trouble in troubles)
         )
 
-    @property
-    def slots(self) -> list[tuple[str, int]]:
-        """The firings in it, by job and round, each once."""
-        return sorted({(fire.job, fire.slot) for each in self.rounds for fire in each.firings if fire.slot is not None})
-
 
 def draw(seed: int) -> Schedule:
     """The schedule of a seed."""

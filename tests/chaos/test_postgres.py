@@ -105,7 +105,7 @@ def test_a_server_that_restarts_in_the_middle_of_a_run(
 
 @pytest.fixture(scope="module")
 def small_disk() -> Iterator[Path]:
-    """A file system of a few MiB: a real one, because only that says what PostgreSQL is told on a full disk."""
+    """A small file system: a real one, because only that says what PostgreSQL is told on a full disk."""
     # Not below tmp_path, which is closed to the account that the server runs as.
     place = Path(tempfile.mkdtemp()).resolve()
     command = ["mount", "-t", "tmpfs", "-o", f"size={_ROOM_MIB}m,mode=755", "tmpfs", str(place)]
