@@ -50,7 +50,7 @@ def measure_erasure(arena: Arena, runs: int, rounds: int, console: Console) -> l
             for way in _WAYS[:: 1 if number % 2 == 0 else -1]:
                 with arena.fresh(template, bucket=_BUCKET) as url:
                     for step in (way, "drain") if way == "opt_out_cleanup" else (way,):
-                        run = run_beside_writer(arena, url, "benchmarks.erasure", step, _SETTINGS)
+                        run = run_beside_writer(arena, url, "benchmarks.erasure", step, settings=_SETTINGS)
                         found[step].append(run)
                         what = "objects" if step == "drain" else "runs"
                         console.print(

@@ -11,9 +11,8 @@ from sqlalchemy import text
 from benchmarks.arena import Arena, connected
 from benchmarks.child import run_module
 from benchmarks.figures import Beside, Figure
-from benchmarks.writer import Writer
+from benchmarks.side_by_side import Run, median_of, run_beside_writer
 
-_MIB = 1024 * 1024
 _SMALL = 10_000
 _HOT = "SELECT n_tup_hot_upd::float / n_tup_upd FROM pg_stat_user_tables WHERE relname = 'billing_accounts'"
 # A backend passes its counts on once a second at most; the ways' own have by then, as they have ended.
@@ -31,20 +30,10 @@ class Sizes:
 
 
 @dataclass(frozen=True)
-class Run:
-    """One way, run once."""
+class _Reset(Run):
+    """One way, run once. `hot_share` is how many of the updates were HOT."""
 
-    seconds: float
-    moved: int
-    longest_writing: float
-    longest_reading: float
-    peak_mib: float
-    wal_mib: float
     hot_share: float
-    writer_p50: float
-    writer_p99: float
-    writer_max: float
-    writes: int
 
 
 def accounts_of(due: int, paid: int) -> Mapping[str, int]:
@@ -54,7 +43,7 @@ def accounts_of(due: int, paid: int) -> Mapping[str, int]:
 
 def measure_reset(arena: Arena, sizes: Sizes, console: Console) -> list[Figure]:
     """Run every way in turn, some rounds, each in a fresh copy; give the figures from the medians."""
-    runs: dict[str, list[Run]] = {"statement": [], "job": [], "orm": []}
+    runs: dict[str, list[_Reset]] = {"statement": [], "job": [], "orm": []}
     console.print(f"Making {sizes.accounts:,} due and {sizes.paid:,} paid accounts …")
     with arena.template("bench_accounts", accounts_of(sizes.accounts, sizes.paid)) as template:
         for number in range(sizes.rounds):
@@ -65,11 +54,7 @@ def measure_reset(arena: Arena, sizes: Sizes, console: Console) -> list[Figure]:
                 run = _run(arena, template, way, *limit)
                 runs[way].append(run)
                 console.print(
-                    f"  round {number + 1}, {way:9} {run.moved:>9,} accounts in {run.seconds:5.1f} s, "
-                    f"longest transaction {run.longest_writing:.2f} s writing, {run.longest_reading:.2f} s reading; "
-                    f"writer p50 {run.writer_p50 * 1000:.1f} ms, p99 {run.writer_p99 * 1000:,.1f} ms, "
-                    f"max {run.writer_max * 1000:,.0f} ms of {run.writes:,}; "
-                    f"HOT {run.hot_share:.0%}, WAL {run.wal_mib:,.0f} MiB",
+                    f"  round {number + 1}, {way:9} {run.done:>9,} accounts in {run.told()}, HOT {run.hot_share:.0%}",
                     soft_wrap=True,
                 )
     return _figures(runs, sizes)
@@ -91,46 +76,28 @@ def measure_memory(arena: Arena, sizes: Sizes, console: Console) -> list[Figure]
     ]
 
 
-def _run(arena: Arena, template: str, way: str, *arguments: str) -> Run:
+def _run(arena: Arena, template: str, way: str, *arguments: str) -> _Reset:
     with arena.fresh(template) as url, connected(url, autocommit=True) as watching:
-        before = watching.scalar(text("SELECT pg_current_wal_insert_lsn()::text"))
-        with Writer(url) as writer:
-            since = time.monotonic()
-            measured = run_module("benchmarks.ways", way, *arguments, settings=arena.environ(url))
-            until = time.monotonic()
-        wal = watching.scalar(text("SELECT pg_current_wal_insert_lsn() - CAST(:lsn AS pg_lsn)"), {"lsn": before})
+        run = run_beside_writer(arena, url, "benchmarks.ways", way, *arguments)
         time.sleep(_STATISTICS_SECONDS)
         hot = watching.scalar(text(_HOT))
-    latencies = writer.latencies(since, until)
-    return Run(
-        seconds=measured["seconds"],
-        moved=measured["moved"],
-        longest_writing=measured["longest_writing"],
-        longest_reading=measured["longest_reading"],
-        peak_mib=measured["peak_mib"],
-        wal_mib=float(wal or 0) / _MIB,
-        hot_share=float(hot or 0),
-        writer_p50=latencies.percentile(0.5),
-        writer_p99=latencies.percentile(0.99),
-        writer_max=latencies.percentile(1),
-        writes=len(latencies.seconds),
-    )
+    return _Reset(**vars(run), hot_share=float(hot or 0))
 
 
-def _figures(runs: Mapping[str, list[Run]], sizes: Sizes) -> list[Figure]:
+def _figures(runs: Mapping[str, list[_Reset]], sizes: Sizes) -> list[Figure]:
     part = f"Period reset, {sizes.accounts:,} due accounts, {sizes.paid:,} paid"
 
     def median(way: str, attribute: str) -> float:
-        return float(statistics.median(getattr(run, attribute) for run in runs[way]))
+        return median_of(runs[way], attribute)
 
     def per_account(way: str) -> float:
-        return statistics.median(run.seconds / max(1, run.moved) for run in runs[way])
+        return statistics.median(run.seconds / max(1, run.done) for run in runs[way])
 
     def beside(attribute: str, unit: str, digits: int, factor: float = 1) -> Beside:
         return Beside("one statement", median("statement", attribute) * factor, unit, digits)
 
     ratio = median("job", "seconds") / median("statement", "seconds")
-    orm = Beside(f"ORM loop, {runs['orm'][0].moved:,} accounts", per_account("orm") * 1000, "ms", 2)
+    orm = Beside(f"ORM loop, {runs['orm'][0].done:,} accounts", per_account("orm") * 1000, "ms", 2)
     return [
         Figure(part, "time", median("job", "seconds"), "s", beside=beside("seconds", "s", 1)),
         Figure(part, "time, one statement = 1", ratio, "times", 1.25, digits=2),

@@ -146,7 +146,7 @@ def _point(arena: Arena, work: _Work, size: int) -> tuple[Point, int]:
         wal = watching.scalar(text("SELECT pg_current_wal_insert_lsn() - CAST(:lsn AS pg_lsn)"), {"lsn": before})
         used = max(0, free - shutil.disk_usage(REPOSITORY).free)
     counts = told.get("counts", {})
-    done = told.get("moved", told.get("done", counts.get("not_billable_count", 0) + counts.get("success_count", 0)))
+    done = told.get("done", counts.get("not_billable_count", 0) + counts.get("success_count", 0))
     if told.get("status", "completed") != "completed":
         raise RuntimeError(f"{work.key} at {size:,} ended as {told['status']}")
     return Point(

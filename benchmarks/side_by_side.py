@@ -63,13 +63,15 @@ class Run:
         )
 
 
-def run_beside_writer(arena: Arena, url: str, module: str, way: str, settings: Mapping[str, str] = _NO_SETTINGS) -> Run:
-    """Run `python -m module way` on a database, with the settings of a function, while another client writes."""
+def run_beside_writer(
+    arena: Arena, url: str, module: str, way: str, *arguments: str, settings: Mapping[str, str] = _NO_SETTINGS
+) -> Run:
+    """Run `python -m module way …` on a database, with the settings of a function, while another client writes."""
     with connected(url, autocommit=True) as watching:
         before = watching.scalar(text("SELECT pg_current_wal_insert_lsn()::text"))
         with Writer(url) as writer:
             since = time.monotonic()
-            measured = run_module(module, way, settings={**arena.environ(url), **settings})
+            measured = run_module(module, way, *arguments, settings={**arena.environ(url), **settings})
             until = time.monotonic()
         wal = watching.scalar(text("SELECT pg_current_wal_insert_lsn() - CAST(:lsn AS pg_lsn)"), {"lsn": before})
     latencies = writer.latencies(since, until)

@@ -1,7 +1,7 @@
 """Three ways to reset the periods of all due accounts: the job, one statement, and a loop over ORM objects.
 
 Run as `python -m benchmarks.ways WAY [LIMIT]` with the settings of a function; says as JSON how long it took, how many
-accounts it moved, how long its longest transaction was, and the process's peak memory.
+accounts it moved (`done`), how long its longest transaction was, and the process's peak memory.
 """
 
 import json
@@ -43,7 +43,7 @@ def job(_environ: Mapping[str, str], _limit: int | None) -> Measured:
     outcome, measured = run_timed(TimedServices, "period_reset")
     if outcome.status is not Status.COMPLETED:
         raise RuntimeError(outcome.message)
-    return {**measured, "moved": outcome.counts["updated_count"]}
+    return {**measured, "done": outcome.counts["updated_count"]}
 
 
 def statement(environ: Mapping[str, str], _limit: int | None) -> Measured:
@@ -56,7 +56,7 @@ def statement(environ: Mapping[str, str], _limit: int | None) -> Measured:
         moved = connection.execute(text(_ONE_STATEMENT), parameters).scalar_one()
         connection.commit()
         took = time.perf_counter() - began
-    return {"seconds": took, "moved": moved, "longest_writing": took, "longest_reading": 0.0}
+    return {"seconds": took, "done": moved, "longest_writing": took, "longest_reading": 0.0}
 
 
 def orm(environ: Mapping[str, str], limit: int | None) -> Measured:
@@ -97,7 +97,7 @@ def orm(environ: Mapping[str, str], limit: int | None) -> Measured:
                 session.add(counter)
         session.commit()
         took = time.perf_counter() - began
-    return {"seconds": took, "moved": len(accounts), "longest_writing": took, "longest_reading": 0.0}
+    return {"seconds": took, "done": len(accounts), "longest_writing": took, "longest_reading": 0.0}
 
 
 WAYS: Mapping[str, Callable[[Mapping[str, str], int | None], Measured]] = {
