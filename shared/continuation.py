@@ -74,7 +74,8 @@ def continued(services: Services, job: Job, invocation: Invocation, outcome: Out
         )
         if is_done:
             message = f"{outcome.message}; what closes the firing could not be queued. Try again."
-            return replace(outcome, status=Status.UNAVAILABLE, success=False, message=message)
+            details = {**outcome.details, "service": "cloud_tasks"}
+            return replace(outcome, status=Status.UNAVAILABLE, success=False, message=message, details=details)
     return outcome
 
 

@@ -131,7 +131,7 @@ def test_where_the_queue_is_away_whoever_asked_tries_again(firing: Firing) -> No
     last = firing.deliver(2)
     # What the shard did is on record; the answer makes Cloud Tasks deliver it again.
     assert (last.status, last.success) == (Status.UNAVAILABLE, False)
-    assert "could not be queued" in last.message
+    assert ("could not be queued" in last.message, last.details) == (True, {"service": "cloud_tasks"})
     firing.taking.refuse = None
     again = firing.deliver(2)
     assert (again.status, again.details) == (Status.REPLAYED, {"continued_by": 1})
