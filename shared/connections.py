@@ -39,6 +39,7 @@ class ConnectionPool:
         self._free: list[tuple[Any, float]] = []
         self._places = threading.BoundedSemaphore(_MOST)
         self._lock = threading.Lock()
+        self._is_closed = False
 
     @contextmanager
     def connection(self) -> Iterator[Pooled]:
@@ -55,7 +56,12 @@ class ConnectionPool:
             self._places.release()
 
     def dispose(self) -> None:
-        """Close the connections that nobody has."""
+        """Close the connections that nobody has, and each that somebody has when it comes back. No more are kept."""
+        with self._lock:
+            self._is_closed = True
+        self._close_free()
+
+    def _close_free(self) -> None:
         with self._lock:
             free, self._free = self._free, []
         for connection, _ in free:
@@ -74,14 +80,14 @@ class ConnectionPool:
                 self._works(connection)
             except Exception:  # noqa: BLE001  whatever it is, it is no use; the others were kept longer
                 _close(connection)
-                self.dispose()
+                self._close_free()
                 continue
             return connection
 
     def _put_back(self, pooled: Pooled) -> None:
         if not pooled.is_doubtful:
             with self._lock:
-                if len(self._free) < _KEPT:
+                if len(self._free) < _KEPT and not self._is_closed:
                     self._free.append((pooled.driver, time.monotonic()))
                     return
         _close(pooled.driver)

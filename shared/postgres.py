@@ -136,7 +136,7 @@ class Database:
             yield Session(pooled.driver, self.target)
 
     def dispose(self) -> None:
-        """Close every pooled connection."""
+        """Close every pooled connection; one that is in use when it comes back."""
         self._pool.dispose()
 
     @contextmanager

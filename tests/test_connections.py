@@ -67,6 +67,13 @@ def test_one_after_the_other_have_the_same_one(pool: Pool) -> None:
     until(lambda: pool.sessions() == 0, "it is closed")
 
 
+def test_what_comes_back_to_a_closed_pool_is_closed(pool: Pool) -> None:
+    with pool.pool.connection() as pooled:
+        pool.pool.dispose()
+        pooled.driver.execute_simple("SELECT")
+    until(lambda: pool.sessions() == 0, "it is closed")
+
+
 def test_at_once_each_has_its_own_and_two_are_kept(pool: Pool) -> None:
     with ExitStack() as stack:
         drivers = [stack.enter_context(pool.pool.connection()).driver for _ in range(5)]
