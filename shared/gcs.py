@@ -49,7 +49,7 @@ _NO_BUCKET = "The specified bucket does not exist."
 # Reasons of the JSON API for a missing right; others, such as a closed billing account, say what is wrong themselves.
 _NO_RIGHT = frozenset({"forbidden", "insufficientPermissions", "authError", "required", "unknown"})
 _LOOK = "Look at the bucket and its project in the Google Cloud console."
-_TRANSIENT = (TooManyRequests, ServerError, Conflict, TransportError, requests.RequestException)
+_TRANSIENT = (TooManyRequests, ServerError, Conflict, requests.RequestException)
 # What the client trips over in an answer that is none of Google's.
 _NONSENSE = (AttributeError, KeyError, OverflowError, RecursionError, TypeError, ValueError)
 # What keeps an object for the time being: reasons of the JSON API, and how its messages begin.
