@@ -24,7 +24,7 @@ LEFT JOIN (
     SELECT user_id FROM billing_accounts
     WHERE CAST(:from_start AS boolean) OR user_id > :after
     ORDER BY user_id
-    OFFSET :keys
+    OFFSET CAST(:keys AS bigint) - 1
     LIMIT 1
 ) AS further ON true
 
@@ -34,21 +34,33 @@ LEFT JOIN (
 -- FOR UPDATE decides on each row's newest committed version, and the UPDATE repeats the condition under that lock: an
 -- account that is upgraded at this moment is passed by. Rows that others hold are skipped, not waited for. A counter that
 -- is there already is never touched: pages used stay used. The keys go into the UPDATE as an array, because for a join the
--- planner reads the whole table once a batch. Gives counts and the last key, never rows, so that the answer to a process
--- that was stopped fits into the socket's buffer.
+-- planner reads the whole table once a batch. Due accounts are looked for without a lock first, because a locking clause
+-- would reach through the limit on the keys; where many are due, no more keys are looked at than it takes. Gives counts
+-- and the last key, never rows, so that the answer to a process that was stopped fits into the socket's buffer.
 WITH stretch AS MATERIALIZED (
     -- insert: stretch
-), due AS MATERIALIZED (
+), found AS MATERIALIZED (
     SELECT user_id
-    FROM billing_accounts
-    WHERE (CAST(:from_start AS boolean) OR user_id > :after)
-      AND user_id <= (SELECT last_key FROM stretch)
-      AND (CAST(:only AS varchar) IS NULL OR user_id = :only)
+    FROM (
+        SELECT user_id, plan_code, current_period_start, current_period_end
+        FROM billing_accounts
+        WHERE CAST(:from_start AS boolean) OR user_id > :after
+        ORDER BY user_id
+        LIMIT :keys
+    ) AS looked_at
+    WHERE (CAST(:only AS varchar) IS NULL OR user_id = :only)
       AND user_id <> ALL (CAST(:refused AS varchar[]))
       AND
     -- insert: is_due
     ORDER BY user_id
     LIMIT :size
+), due AS MATERIALIZED (
+    SELECT user_id
+    FROM billing_accounts
+    WHERE user_id = ANY (ARRAY(SELECT user_id FROM found))
+      AND
+    -- insert: is_due
+    ORDER BY user_id
     FOR UPDATE SKIP LOCKED
 ), moved AS (
     UPDATE billing_accounts AS account
@@ -64,12 +76,12 @@ WITH stretch AS MATERIALIZED (
     RETURNING 1
 )
 SELECT
-    (SELECT count(*) FROM due) AS found,
-    CASE WHEN (SELECT count(*) FROM due) < :size THEN stretch.last_key ELSE (SELECT max(user_id) FROM due) END AS last_key,
-    stretch.is_last AND (SELECT count(*) FROM due) < :size AS is_over,
+    found.number AS found,
+    CASE WHEN found.number < :size THEN (SELECT last_key FROM stretch) ELSE found.last_key END AS last_key,
+    found.number < :size AND (SELECT is_last FROM stretch) AS is_over,
     (SELECT count(*) FROM moved) AS moved,
     (SELECT count(*) FROM counters) AS counters_created
-FROM stretch;
+FROM (SELECT count(*) AS number, max(user_id) AS last_key FROM found) AS found;
 
 -- name: lock_next_due
 -- The next due account that nobody else holds, locked: to know whom to pass by when it does not go through by itself.
