@@ -12,7 +12,6 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.abc import MetaPathFinder
-from itertools import islice
 from typing import Any, TypeVar
 
 import urllib3
@@ -197,19 +196,17 @@ class StripeApi:
 
         return self._read(read)
 
-    def refusal_reports(self, since: datetime, limit: int) -> Sequence[RefusalReport]:
-        """The reports of later refusals since a time, oldest first. Raises CallFailed."""
+    def refusal_reports(self, since: datetime, until: datetime | None) -> Sequence[RefusalReport]:
+        """The reports of later refusals created from `since` on and before `until`, oldest first. Raises CallFailed."""
+        created = {"gte": format_rfc3339(since)}
+        if until is not None:
+            created["lt"] = format_rfc3339(until)
+        asked: dict[str, Any] = {"types": [_REFUSED_LATER, _NO_METER], "created": created, "limit": _LARGEST_PAGE}
 
         def read() -> list[RefusalReport]:
-            found = self._client.v2.core.events.list(
-                {
-                    "types": [_REFUSED_LATER, _NO_METER],
-                    "created": {"gte": format_rfc3339(since)},
-                    "limit": _LARGEST_PAGE,
-                }
-            )
+            found = self._client.v2.core.events.list(asked)  # type: ignore[arg-type]
             events = sorted((event.to_dict() for event in _all(found)), key=lambda event: event["created"])
-            return [self._report(event) for event in islice(events, limit)]
+            return [self._report(event) for event in events]
 
         return self._read(read)
 
@@ -249,7 +246,7 @@ class StripeApi:
             return RefusalReport(
                 event["id"], created, meter, [_refusal(kind) for kind in data["reason"]["error_types"]]
             )
-        except (AttributeError, KeyError, TypeError, ValueError):
+        except (AttributeError, KeyError, OverflowError, TypeError, ValueError):
             return RefusalReport(str(event["id"]), created, None, (), is_readable=False)
 
 

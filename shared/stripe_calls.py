@@ -120,6 +120,6 @@ class Stripe(Protocol):
         """
         ...
 
-    def refusal_reports(self, since: datetime, limit: int) -> Sequence[RefusalReport]:
-        """The reports of later refusals created at `since` or later, oldest first, at most so many."""
+    def refusal_reports(self, since: datetime, until: datetime | None) -> Sequence[RefusalReport]:
+        """The reports of later refusals created from `since` on and before `until`, oldest first; None: up to now."""
         ...

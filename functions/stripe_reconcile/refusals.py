@@ -8,7 +8,7 @@ import re
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
-from functions.stripe_reconcile.reading import ReadRefused
+from functions.stripe_reconcile.reading import OutOfTime, ReadRefused
 from functions.stripe_reconcile.run_state import RunState, statements
 from functions.stripe_reconcile.settling import UNMARK_REJECTED
 from shared.clock import format_rfc3339, parse_rfc3339
@@ -20,39 +20,55 @@ _KEPT_FOR = timedelta(days=30)
 # Reports may appear a little out of order. One that is read twice changes nothing the second time.
 _OVERLAP = timedelta(hours=1)
 _CLOCKS_DIFFER = timedelta(minutes=10)
-# The rest is the next run's.
-_REPORTS_A_RUN = 1_000
+# So long a time is read at once: neither the memory nor the time for a month of reports need be there.
+_AT_ONCE = timedelta(days=1)
 _EVENT_ID = re.compile(r"([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})(?::\d+)?", re.IGNORECASE)
 
 
 def note_refusals(state: RunState) -> None:
-    """Read the reports that are new, and note what they name. Raises Unavailable, Misconfigured or OutOfTime."""
+    """Read all reports that are new, and note what they name. Raises Unavailable, Misconfigured or OutOfTime.
+
+    Where it raises, reports may be unread, and no event may be taken for one that Stripe counts.
+    """
     with state.ctx.reading() as transaction:
         row = transaction.row(_STATEMENTS["cursor"])
     seen = parse_rfc3339(row["value"]) if row else None
-    reports = _reports(state, (seen - _OVERLAP) if seen else state.ctx.now - _KEPT_FOR)
-    if seen and len(reports) == _REPORTS_A_RUN and reports[-1].created <= seen:
-        # With as many as that in the overlap, none that is new would ever have its turn.
-        reports = _reports(state, seen)
-    for report in reports:
-        if state.ctx.time_left() <= 0:
-            return
-        is_new = seen is None or report.created > seen
-        if not report.is_readable and is_new:
-            state.ctx.attention(
-                f"Stripe's report {report.id} of refused meter events cannot be read. Look at it there.", count=1
-            )
-        if report.meter_id in (None, state.target.meter_id):
-            _note(state, report, is_new=is_new)
-        with state.ctx.batch() as batch:
-            batch.execute(_STATEMENTS["move_cursor"], value=format_rfc3339(report.created))
+    start = (seen - _OVERLAP) if seen else state.ctx.now - _KEPT_FOR
+    while True:
+        end = start + _AT_ONCE
+        # By another clock some are newer than now.
+        is_last = end > state.ctx.now - _OVERLAP
+        for report in _reports(state, start, None if is_last else end):
+            if state.ctx.time_left() <= 0:
+                raise OutOfTime("There was no time left to note what Stripe refused later.")
+            _treat(state, report, is_new=seen is None or report.created > seen)
+        if is_last:
+            break
+        start = end
+    _move_cursor(state, start)
     with state.ctx.batch() as batch:
         batch.execute(UNMARK_REJECTED)
 
 
-def _reports(state: RunState, since: datetime) -> Sequence[RefusalReport]:
+def _treat(state: RunState, report: RefusalReport, *, is_new: bool) -> None:
+    if not report.is_readable and is_new:
+        state.ctx.attention(
+            f"Stripe's report {report.id} of refused meter events cannot be read. Look at it there.", count=1
+        )
+    if report.meter_id in (None, state.target.meter_id):
+        _note(state, report, is_new=is_new)
+    # A time that cannot be would hide all reports to come.
+    _move_cursor(state, min(report.created, state.ctx.now))
+
+
+def _move_cursor(state: RunState, seen: datetime) -> None:
+    with state.ctx.batch() as batch:
+        batch.execute(_STATEMENTS["move_cursor"], value=format_rfc3339(seen))
+
+
+def _reports(state: RunState, since: datetime, until: datetime | None) -> Sequence[RefusalReport]:
     try:
-        return state.reader.once(lambda stripe: stripe.refusal_reports(since, _REPORTS_A_RUN))
+        return state.reader.once(lambda stripe: stripe.refusal_reports(since, until))
     except ReadRefused as error:
         raise Unavailable("stripe", f"Stripe does not tell what it refused later: {error}") from error
 

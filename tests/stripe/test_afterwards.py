@@ -2,9 +2,6 @@
 
 from datetime import timedelta
 
-import pytest
-
-from functions.stripe_reconcile import refusals
 from shared.outcome import Status
 from tests.support.clock import NOON
 from tests.support.stripe import PERIOD_END, PERIOD_START, StripeWorld
@@ -161,18 +158,60 @@ def test_an_identifier_that_no_table_can_keep_stands_in_nobodys_way(world: Strip
     assert (world.run().status, world.state(key)) == (Status.COMPLETED, "rejected")
 
 
-def test_more_reports_of_one_hour_than_a_run_reads_are_read_by_the_next_ones(
-    world: StripeWorld, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(refusals, "_REPORTS_A_RUN", 2)
+def test_all_reports_are_read_however_many_there_are(world: StripeWorld) -> None:
+    """What is refused and not known to be stands for another's pages, which are then sent once more."""
+    customer, minute = world.user("ann"), NOON - timedelta(hours=3)
+    world.user("bob")
+    refused, other = world.usage("ann", 5, at=minute), world.usage("bob", 1, at=minute)
+    world.run()
+    for _ in range(1_001):
+        world.stripe.refuse_later(other)
+        world.clock.advance(seconds=1)
+    world.stripe.refuse_later(refused)
+    # The service sent it under a name of its own, and its mark got lost.
+    twin = world.usage("ann", 5, at=minute)
+    payload = {"stripe_customer_id": customer, "value": "5"}
+    world.stripe.receive("pages", payload, "a-name-of-theirs", int(minute.timestamp()))
+    world.clock.advance(hours=4)
+    world.run(environment=world.environment({"STRIPE_TAKEOVER_AT": None}))
+    assert (world.counted(customer), world.state(refused), world.state(twin)) == (5, "rejected", "accepted")
+
+
+def test_reports_of_many_days_are_read_in_one_run(world: StripeWorld) -> None:
     world.user("ann")
     keys = [world.usage("ann", 1, at=NOON - timedelta(minutes=20 + number)) for number in range(5)]
     world.run()
     for key in keys:
-        world.clock.advance(minutes=1)
+        world.clock.advance(days=1, hours=7)
         world.stripe.refuse_later(key)
-    counts = [world.run().counts["refused_count"] for _ in range(4)]
-    assert sum(counts) == 5
+    assert world.run().counts["refused_count"] == 5
+    assert {world.state(key) for key in keys} == {"rejected"}
+
+
+def test_a_report_that_shows_up_late_is_noted(world: StripeWorld) -> None:
+    world.user("ann")
+    late, soon = world.usage("ann", 1), world.usage("ann", 2)
+    world.run()
+    report = world.stripe.refuse_later(late)
+    world.clock.advance(minutes=50)
+    world.stripe.refuse_later(soon)
+    world.stripe._reports.remove(report)
+    assert (world.run().counts["refused_count"], world.state(late)) == (1, "accepted")
+    world.stripe._reports.insert(0, report)
+    world.clock.advance(hours=2)
+    assert (world.run().counts["refused_count"], world.state(late)) == (1, "rejected")
+
+
+def test_a_report_of_a_time_to_come_hides_no_other(world: StripeWorld) -> None:
+    world.user("ann")
+    keys = [world.usage("ann", 1), world.usage("ann", 2)]
+    world.run()
+    report = world.stripe.refuse_later(keys[0])
+    report.created += timedelta(days=3650)
+    assert world.run().counts["refused_count"] == 1
+    world.clock.advance(hours=3)
+    world.stripe.refuse_later(keys[1])
+    world.run()
     assert {world.state(key) for key in keys} == {"rejected"}
 
 

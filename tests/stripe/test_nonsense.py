@@ -61,7 +61,7 @@ class Line:
             lambda: self.api.meter("mtr_1"),
             lambda: self.api.subscriptions("cus_1"),
             lambda: self.api.usage("mtr_1", "cus_1", NOON - timedelta(hours=1), NOON),
-            lambda: self.api.refusal_reports(NOON, 10),
+            lambda: self.api.refusal_reports(NOON, None),
         ]
 
 
@@ -330,13 +330,14 @@ def reporting(data: object) -> Write:
 REASONS = [{}, {"reason": 7}, {"reason": {}}, {"reason": {"error_types": 7}}, {"reason": {"error_types": [7]}},
            {"reason": {"error_types": [{"code": "x"}]}},
            {"reason": {"error_types": [{"code": "x", "error_count": "y"}]}},
+           {"reason": {"error_types": [{"code": "x", "error_count": float("inf")}]}},
            {"reason": {"error_types": [{"code": "x", "error_count": 1, "sample_errors": [7]}]}}]  # fmt: skip
 
 
 @pytest.mark.parametrize("data", REASONS, ids=str)
 def test_a_report_of_another_form_is_kept_as_one_that_nobody_can_read(line: Line, data: object) -> None:
     line.write = reporting(data)
-    (report,) = line.api.refusal_reports(NOON, 10)
+    (report,) = line.api.refusal_reports(NOON, None)
     assert (report.id, report.is_readable, list(report.refusals)) == ("evt_1", False, [])
 
 
@@ -345,7 +346,7 @@ def test_of_a_report_only_identifiers_that_are_text_are_named(line: Line) -> Non
         {"request": {"identifier": each}, "error_message": "m\0" + "x" * 2_000} for each in ("a", 7, ["b"], None, "c\0")
     ]
     line.write = reporting({"reason": {"error_types": [{"code": 7, "error_count": 5, "sample_errors": samples}]}})
-    (report,) = line.api.refusal_reports(NOON, 10)
+    (report,) = line.api.refusal_reports(NOON, None)
     (refusal,) = report.refusals
     assert (report.is_readable, refusal.code, refusal.count, list(refusal.named)) == (True, "unknown", 5, ["a", "c?"])
     assert refusal.named["a"] == "m?" + "x" * 498
