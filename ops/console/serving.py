@@ -38,6 +38,9 @@ class Server:
         )
 
         self._stopping = threading.Event()
+        # One that a signal's handler may take in the middle of what it keeps out.
+        self._closing = threading.RLock()
+        self._is_closed = False
 
     def serve(self) -> None:
         """Serve until `stop` is called; answer what was asked until then, and let go of the port.
@@ -50,12 +53,17 @@ class Server:
             self._answer_the_last()
         finally:
             self._server.task_dispatcher.shutdown()
-            close_all(self._server._map, ignore_all=True)
+            with self._closing:
+                self._is_closed = True
+                close_all(self._server._map, ignore_all=True)
 
     def stop(self) -> None:
-        """Let `serve` come to its end, from another thread or from the handler of a signal."""
+        """Let `serve` come to its end, from another thread or from the handler of a signal; later nothing happens."""
         self._stopping.set()
-        self._server.trigger.pull_trigger()
+        with self._closing:
+            # Closed, its number may be another file's by now.
+            if not self._is_closed:
+                self._server.trigger.pull_trigger()
 
     def _look(self, seconds: float) -> None:
         loop(seconds, map=self._server._map, count=1)

@@ -2,6 +2,10 @@
 
 import hashlib
 import http.client
+import io
+import os
+import threading
+from contextlib import ExitStack
 from pathlib import Path
 from typing import cast
 
@@ -11,11 +15,13 @@ from ops import console as package
 from ops import erasure_register
 from ops.console import queries
 from ops.console.app import HEADERS, HOST, create_app
+from ops.console.serving import Server
 from shared.clock import SystemClock
 from shared.errors import LockLost
+from shared.services import Services
 from shared.sql import Statement
 from tests.conftest import Environment, MakeDatabase
-from tests.console.serving import Console, served
+from tests.console.serving import Console, free_port, served
 from tests.support.clock import ManualClock
 from tests.support.database import TestDatabase
 from tests.support.logins import made_logins, url_as
@@ -280,6 +286,25 @@ def test_the_end_waits_for_what_was_asked(
         answer = connection.getresponse()
         assert (answer.status, "took longer than 6 s" in answer.read().decode()) == (503, True)
         connection.close()
+
+
+def test_to_stop_what_has_ended_does_nothing(environ: dict[str, str], clock: ManualClock) -> None:
+    """As where a signal comes while it ends. What it was woken through is closed, and may be another's file by now."""
+    services, port = Services(environ, clock, io.StringIO()), free_port()
+    server = Server(create_app(services, port=port), port)
+    serving = threading.Thread(target=server.serve)
+    serving.start()
+    server.stop()
+    serving.join()
+    with ExitStack() as stack:
+        reader, writer = os.pipe()
+        for each in (reader, writer):
+            stack.callback(os.close, each)
+        os.set_blocking(reader, False)
+        server.stop()
+        with pytest.raises(BlockingIOError):
+            os.read(reader, 1)
+    services.close()
 
 
 def test_a_bug_is_a_sentence_with_a_number_to_look_for(database: TestDatabase, console: Console) -> None:
