@@ -75,9 +75,9 @@ def _slots(scene: Scene, record: Record) -> Iterator[str]:
         for job, slot in record.slots
         for shard in (0, *(shards if is_cut and job in DIVISIBLE else ()))
     }
-    for job, slot, shard in wanted | completed.keys():
+    for job, slot, shard in sorted(wanted | completed.keys()):
         number = completed[job, slot, shard]
-        if number != ((job, slot, shard) in wanted):
+        if number > 1 or (number == 0 and (job, slot, shard) in wanted):
             yield f"shard {shard} of {job} of {slot} has {number} completed runs"
     for row in rows:
         if row["status"] in ("running", "failed", "misconfigured", "refused"):

@@ -127,7 +127,10 @@ def test_what_is_wrong_is_shown_to_everybody(browser: Browser, database: TestDat
 
 def test_the_plots_are_drawn_in_the_colours_of_the_scheme(browser: Browser, with_history: Console) -> None:
     ink = """(canvas) => {
-        const data = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data;
+        // A copy: of one that is read again and again the browser warns.
+        const copy = new OffscreenCanvas(canvas.width, canvas.height).getContext("2d", {willReadFrequently: true});
+        copy.drawImage(canvas, 0, 0);
+        const data = copy.getImageData(0, 0, canvas.width, canvas.height).data;
         const seen = {};
         for (let at = 0; at < data.length; at += 4) {
             if (data[at + 3] === 255) {
