@@ -106,11 +106,16 @@ class Context:
     share: Share = field(default_factory=Share)
     left: Mapping[str, int] = field(default_factory=dict)
     shared_pace: MakePace | None = None
+    _is_over: bool = False
 
     def time_left(self) -> float:
-        """Seconds until the run must have stopped; zero or less when it must stop now, or is asked to."""
+        """Seconds until the run must have stopped; zero or less when it must stop now, or is asked to.
+
+        Once it is over it stays so, whatever becomes of the clock: what has stopped for want of time is not complete.
+        """
         left = (self.deadline_at - self.clock.now()).total_seconds()
-        return min(0.0, left) if self.stopping.is_set() else left
+        self._is_over = self._is_over or left <= 0
+        return min(0.0, left) if self._is_over or self.stopping.is_set() else left
 
     def moment(self) -> datetime:
         """The time at this moment, for what is stamped with it. What is decided is decided by `now`."""

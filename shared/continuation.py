@@ -17,7 +17,7 @@ from datetime import datetime
 
 from shared.clock import format_rfc3339
 from shared.continuation_settings import ContinuationSettings
-from shared.errors import MaintenanceError
+from shared.errors import MaintenanceError, Unavailable
 from shared.invocation import LARGEST_STEP, Invocation
 from shared.job import Job
 from shared.ledger import slot_state
@@ -74,7 +74,8 @@ def continued(services: Services, job: Job, invocation: Invocation, outcome: Out
         )
         if is_done:
             message = f"{outcome.message}; what closes the firing could not be queued. Try again."
-            details = {**outcome.details, "service": "cloud_tasks"}
+            service = error.service if isinstance(error, Unavailable) else "cloud_tasks"
+            details = {**outcome.details, "service": service}
             return replace(outcome, status=Status.UNAVAILABLE, success=False, message=message, details=details)
     return outcome
 

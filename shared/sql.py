@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 _INSERT_LINE = re.compile(r"^ *-- insert: (?P<name>\w+)$")
+# A condition that is taken for a comment would be gone without a word.
+_NEARLY_INSERT_LINE = re.compile(r"^\s*--\s*insert\s*:")
 _NAME_LINE = re.compile(r"^-- name: (?P<name>[a-z][a-z0-9_]*)$", re.MULTILINE)
 
 
@@ -32,8 +34,8 @@ class Statement:
 def load_statements(*paths: Path) -> Mapping[str, Statement]:
     """Read files of named statements, one after the other as if they were one; give the statements by name.
 
-    Raises ValueError for text before the first name, a name twice, a statement with no description or no SQL, or one
-    that inserts what does not stand above it.
+    Raises ValueError for text before the first name, a name twice, a statement with no description or no SQL, and one
+    that inserts what does not stand above it, or in another form.
     """
     statements: dict[str, Statement] = {}
     for path in paths:
@@ -47,6 +49,9 @@ def _load(path: Path, statements: dict[str, Statement]) -> None:
         raise ValueError(f"{path.name}: SQL before the first '-- name:' line")
     for name, body in zip(parts[::2], parts[1::2], strict=True):
         lines = body.strip().splitlines()
+        for line in lines:
+            if _NEARLY_INSERT_LINE.match(line) and not _INSERT_LINE.match(line):
+                raise ValueError(f"{path.name}: {line!r} in {name} must be written '-- insert: STATEMENT'")
         comments = [line for line in lines if _is_comment(line)]
         sql = "\n".join(_inserted(line, statements) for line in lines if not _is_comment(line)).strip().rstrip(";")
         if name in statements:

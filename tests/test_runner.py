@@ -127,6 +127,22 @@ def test_a_run_stops_sixty_seconds_before_its_timeout(environment: Environment) 
     assert left == [1710 - 60]
 
 
+def test_time_that_has_run_out_does_not_come_back_with_a_clock_that_is_put_back(
+    environment: Environment, clock: ManualClock
+) -> None:
+    """What stopped for want of time would be told as completed."""
+    left: list[float] = []
+
+    def put_back(ctx: Context) -> JobResult:
+        for seconds in (1700, -300, 310):
+            clock.advance(seconds=seconds)
+            left.append(ctx.time_left())
+        return JobResult("done")
+
+    fire(environment, ordered("a_job", put_back))
+    assert left == [-50, 0, -60]
+
+
 def test_a_run_that_is_asked_to_stop_has_no_time_left_and_still_knows_when_its_deadline_is_long_past(
     environment: Environment, clock: ManualClock
 ) -> None:

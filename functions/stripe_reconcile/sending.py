@@ -69,10 +69,10 @@ def send_ready(state: RunState, pace: Pacing) -> None:
             is_over = not courier.under_way or state.ctx.time_left() < -LAST_CALL_SECONDS
             if not more and not back and is_over:
                 break
-    stopped_by = settler.finish() or courier.stopped_by
-    # Where there was no time left to look at the meter, nothing is wrong: the next attempt goes on.
-    if stopped_by is not None and not isinstance(stopped_by, OutOfTime):
-        raise stopped_by
+    for stopped_by in (settler.finish(), courier.stopped_by):
+        # Where there was no time left to look at the meter, nothing is wrong: the next attempt goes on.
+        if stopped_by is not None and not isinstance(stopped_by, OutOfTime):
+            raise stopped_by
 
 
 class _Lanes:

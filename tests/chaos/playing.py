@@ -111,7 +111,8 @@ class Player:
         # Long enough for whatever was put off to be due again.
         self.scene.clock.advance(seconds=_ENDING.total_seconds())
         last = self.scene.clock.now()
-        alone = {told.job for told in self.record.told[healed:] if told.status == "completed"}
+        ended = [told for told in self.record.told[healed:] if told.status == "completed"]
+        alone = {told.job for told in ended if told.shard == 0}
         if self.scene.schedule.redis.startswith("cut off"):
             # What completed without Redis does not see the lock there of a machine that died.
             self._wait_for_the_dead()
