@@ -114,7 +114,8 @@ class Context:
         Once it is over it stays so, whatever becomes of the clock: what has stopped for want of time is not complete.
         """
         left = (self.deadline_at - self.clock.now()).total_seconds()
-        self._is_over = self._is_over or left <= 0
+        if left <= 0:
+            self._is_over = True
         return min(0.0, left) if self._is_over or self.stopping.is_set() else left
 
     def moment(self) -> datetime:

@@ -18,7 +18,7 @@ from pathlib import Path
 
 _INSERT_LINE = re.compile(r"^ *-- insert: (?P<name>\w+)$")
 # A condition that is taken for a comment would be gone without a word.
-_NEARLY_INSERT_LINE = re.compile(r"^\s*--\s*insert\s*:")
+_NEARLY_INSERT_LINE = re.compile(r"--\s*insert\s*:", re.IGNORECASE)
 _NAME_LINE = re.compile(r"^-- name: (?P<name>[a-z][a-z0-9_]*)$", re.MULTILINE)
 
 
@@ -50,7 +50,7 @@ def _load(path: Path, statements: dict[str, Statement]) -> None:
     for name, body in zip(parts[::2], parts[1::2], strict=True):
         lines = body.strip().splitlines()
         for line in lines:
-            if _NEARLY_INSERT_LINE.match(line) and not _INSERT_LINE.match(line):
+            if _NEARLY_INSERT_LINE.search(line) and not _INSERT_LINE.match(line):
                 raise ValueError(f"{path.name}: {line!r} in {name} must be written '-- insert: STATEMENT'")
         comments = [line for line in lines if _is_comment(line)]
         sql = "\n".join(_inserted(line, statements) for line in lines if not _is_comment(line)).strip().rstrip(";")

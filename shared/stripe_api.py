@@ -10,6 +10,7 @@ import re
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.abc import MetaPathFinder
 from typing import Any, TypeVar
@@ -205,8 +206,18 @@ class StripeApi:
 
         def read() -> list[RefusalReport]:
             found = self._client.v2.core.events.list(asked)  # type: ignore[arg-type]
-            events = sorted((event.to_dict() for event in _all(found)), key=lambda event: event["created"])
-            return [self._report(event) for event in events]
+            return sorted((_report(event.to_dict()) for event in _all(found)), key=lambda report: report.created)
+
+        return self._read(read)
+
+    def refusal_report(self, report_id: str) -> RefusalReport:
+        """One of them, with its refusals. Raises CallFailed."""
+
+        def read() -> RefusalReport:
+            report = _report(_about("id", report_id, self._client.v2.core.events.retrieve(report_id)))
+            if report.refusals is not None:
+                return report
+            return replace(report, refusals=(), is_readable=False)
 
         return self._read(read)
 
@@ -234,20 +245,6 @@ class StripeApi:
             message=self._redact(message)[:_LONGEST_MESSAGE],
             retry_after=_retry_after(error.headers or {}),
         )
-
-    def _report(self, event: Mapping[str, Any]) -> RefusalReport:
-        created = parse_rfc3339(event["created"])
-        data: Any = event.get("data")
-        if not isinstance(data, dict):
-            # A list may leave out what the event is about.
-            data = self._client.v2.core.events.retrieve(event["id"]).to_dict().get("data")
-        try:
-            meter = (event.get("related_object") or {}).get("id")
-            return RefusalReport(
-                event["id"], created, meter, [_refusal(kind) for kind in data["reason"]["error_types"]]
-            )
-        except (AttributeError, KeyError, OverflowError, TypeError, ValueError):
-            return RefusalReport(str(event["id"]), created, None, (), is_readable=False)
 
 
 def _text(value: object) -> str | None:
@@ -309,6 +306,18 @@ def _meters(items: Sequence[Mapping[str, Any]]) -> Iterator[str]:
         meter = ((item.get("price") or {}).get("recurring") or {}).get("meter")
         if meter:
             yield meter
+
+
+def _report(event: Mapping[str, Any]) -> RefusalReport:
+    key, created = str(event["id"]), parse_rfc3339(event["created"])
+    try:
+        meter = (event.get("related_object") or {}).get("id")
+        # A list may leave out what the event is about ("Events", Stripe API v2: data has to be fetched).
+        data = event.get("data")
+        told = None if data is None else [_refusal(kind) for kind in data["reason"]["error_types"]]
+        return RefusalReport(key, created, meter, told)
+    except (AttributeError, KeyError, OverflowError, TypeError, ValueError):
+        return RefusalReport(key, created, None, (), is_readable=False)
 
 
 def _refusal(kind: Mapping[str, Any]) -> Refusal:

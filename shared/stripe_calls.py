@@ -85,14 +85,15 @@ class Refusal:
 class RefusalReport:
     """One report of later refusals.
 
-    `meter_id` is None where Stripe found no meter at all. `is_readable` is false where it was none of what Stripe
-    documents: then nothing is known of what it is about.
+    `meter_id` is None where Stripe found no meter at all. `refusals` is None where a list did not tell them: they are
+    to be asked for. `is_readable` is false where it was none of what Stripe documents: then nothing is known of what it
+    is about.
     """
 
     id: str
     created: datetime
     meter_id: str | None
-    refusals: Sequence[Refusal]
+    refusals: Sequence[Refusal] | None
     is_readable: bool = True
 
 
@@ -122,4 +123,8 @@ class Stripe(Protocol):
 
     def refusal_reports(self, since: datetime, until: datetime | None) -> Sequence[RefusalReport]:
         """The reports of later refusals created from `since` on and before `until`, oldest first; None: up to now."""
+        ...
+
+    def refusal_report(self, report_id: str) -> RefusalReport:
+        """One of them, with its refusals."""
         ...

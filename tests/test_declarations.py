@@ -100,6 +100,7 @@ def test_a_condition_is_inserted_however_far_its_line_is_indented(tmp_path: Path
         ("-- name: one\n-- One.\nSELECT 1\n-- insert: two\n", "no statement above"),
         ("-- name: a\n-- A.\nSELECT 1\n-- insert: a;\nFROM b\n", "must be written"),
         ("-- name: a\n-- A.\nSELECT 1\n\t--insert: a\nFROM b\n", "must be written"),
+        ("-- name: a\n-- A.\nSELECT 1\nFROM b WHERE -- Insert: a\n", "must be written"),
         ("SELECT 1;\n-- name: one\n-- One.\nSELECT 1;\n", "before the first"),
         ("-- name: one\nSELECT 1;\n", "needs a description"),
         ("-- name: one\n-- One.\n", "needs a description and SQL"),

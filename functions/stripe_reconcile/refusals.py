@@ -6,7 +6,9 @@ many it does not name is logged, and the audit finds their pages.
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
+from http import HTTPStatus
 
 from functions.stripe_reconcile.reading import OutOfTime, ReadRefused
 from functions.stripe_reconcile.run_state import RunState, statements
@@ -20,16 +22,18 @@ _KEPT_FOR = timedelta(days=30)
 # Reports may appear a little out of order. One that is read twice changes nothing the second time.
 _OVERLAP = timedelta(hours=1)
 _CLOCKS_DIFFER = timedelta(minutes=10)
-# So long a time is read at once: neither the memory nor the time for a month of reports need be there.
-_AT_ONCE = timedelta(days=1)
+# So long a time is listed at once: the memory for a month of reports need not be there.
+_AT_ONCE = timedelta(days=2)
 _EVENT_ID = re.compile(r"([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})(?::\d+)?", re.IGNORECASE)
 
 
 def note_refusals(state: RunState) -> None:
     """Read all reports that are new, and note what they name. Raises Unavailable, Misconfigured or OutOfTime.
 
-    Where it raises, reports may be unread, and no event may be taken for one that Stripe counts.
+    Where it raises, reports may be unread, and no event may be taken for one that Stripe counts. Half of the time that
+    is left is not used for it: what is ready needs no reading.
     """
+    stop_at = state.ctx.time_left() / 2
     with state.ctx.reading() as transaction:
         row = transaction.row(_STATEMENTS["cursor"])
     seen = parse_rfc3339(row["value"]) if row else None
@@ -41,43 +45,56 @@ def note_refusals(state: RunState) -> None:
         for report in _reports(state, start, None if is_last else end):
             if state.ctx.time_left() <= 0:
                 raise OutOfTime("There was no time left to note what Stripe refused later.")
-            _treat(state, report, is_new=seen is None or report.created > seen)
+            if state.ctx.time_left() < stop_at:
+                raise Unavailable(
+                    "stripe",
+                    "There are more reports of what Stripe refused later than half a run can read. The next attempt "
+                    "goes on after those that were read; until then only what needs no proof is sent.",
+                )
+            if report.meter_id in (None, state.target.meter_id):
+                _note(state, report, is_new=seen is None or report.created > seen)
+            with state.ctx.batch() as batch:
+                # Never further than what Stripe has shown; and a time that cannot be would hide all reports to come.
+                batch.execute(_STATEMENTS["move_cursor"], value=format_rfc3339(min(report.created, state.ctx.now)))
         if is_last:
             break
         start = end
-    _move_cursor(state, start)
     with state.ctx.batch() as batch:
         batch.execute(UNMARK_REJECTED)
-
-
-def _treat(state: RunState, report: RefusalReport, *, is_new: bool) -> None:
-    if not report.is_readable and is_new:
-        state.ctx.attention(
-            f"Stripe's report {report.id} of refused meter events cannot be read. Look at it there.", count=1
-        )
-    if report.meter_id in (None, state.target.meter_id):
-        _note(state, report, is_new=is_new)
-    # A time that cannot be would hide all reports to come.
-    _move_cursor(state, min(report.created, state.ctx.now))
-
-
-def _move_cursor(state: RunState, seen: datetime) -> None:
-    with state.ctx.batch() as batch:
-        batch.execute(_STATEMENTS["move_cursor"], value=format_rfc3339(seen))
 
 
 def _reports(state: RunState, since: datetime, until: datetime | None) -> Sequence[RefusalReport]:
     try:
         return state.reader.once(lambda stripe: stripe.refusal_reports(since, until))
     except ReadRefused as error:
-        raise Unavailable("stripe", f"Stripe does not tell what it refused later: {error}") from error
+        raise _untold(error) from error
 
 
-def _note(state: RunState, report: RefusalReport, *, is_new: bool) -> None:
-    named = [
-        (identifier, refusal.code, text) for refusal in report.refusals for identifier, text in refusal.named.items()
-    ]
-    unnamed = sum(max(0, refusal.count - len(refusal.named)) for refusal in report.refusals)
+def _whole(state: RunState, report: RefusalReport) -> RefusalReport:
+    """The report with its refusals; one that Stripe has no more, because its 30 days are over, has none."""
+    if report.refusals is not None:
+        return report
+    try:
+        return state.reader.once(lambda stripe: stripe.refusal_report(report.id))
+    except ReadRefused as error:
+        if error.answer.status == HTTPStatus.NOT_FOUND:
+            return replace(report, refusals=())
+        raise _untold(error) from error
+
+
+def _untold(error: ReadRefused) -> Unavailable:
+    return Unavailable("stripe", f"Stripe does not tell what it refused later: {error}")
+
+
+def _note(state: RunState, listed: RefusalReport, *, is_new: bool) -> None:
+    report = _whole(state, listed)
+    refusals = report.refusals or ()
+    if not report.is_readable and is_new:
+        state.ctx.attention(
+            f"Stripe's report {report.id} of refused meter events cannot be read. Look at it there.", count=1
+        )
+    named = [(identifier, refusal.code, text) for refusal in refusals for identifier, text in refusal.named.items()]
+    unnamed = sum(max(0, refusal.count - len(refusal.named)) for refusal in refusals)
     if unnamed and is_new and report.meter_id is not None:
         state.ctx.attention(
             f"Stripe refused {unnamed} more meter events than its report {report.id} names. Their pages show as drift.",

@@ -1,7 +1,11 @@
 """What comes after accepting: refusals that Stripe finds later, and the audit."""
 
+import json
 from datetime import timedelta
 
+import pytest
+
+from devstack.stripe_objects import Report
 from shared.outcome import Status
 from tests.support.clock import NOON
 from tests.support.stripe import PERIOD_END, PERIOD_START, StripeWorld
@@ -175,6 +179,57 @@ def test_all_reports_are_read_however_many_there_are(world: StripeWorld) -> None
     world.clock.advance(hours=4)
     world.run(environment=world.environment({"STRIPE_TAKEOVER_AT": None}))
     assert (world.counted(customer), world.state(refused), world.state(twin)) == (5, "rejected", "accepted")
+
+
+def test_more_reports_than_a_run_can_read_are_read_by_the_next_ones_and_hold_up_nothing_that_is_ready(
+    world: StripeWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.stripe.list_data = False
+    world.user("ann")
+    keys = [world.usage("ann", 1, at=NOON - timedelta(minutes=20 + number)) for number in range(40)]
+    world.run()
+    for key in keys:
+        world.clock.advance(minutes=10)
+        world.stripe.refuse_later(key)
+    ready, told = world.usage("ann", 7), Report.to_json
+
+    def slowly(report: Report, **asked: bool) -> dict[str, object]:
+        if not asked:
+            world.clock.advance(seconds=60)
+        return told(report, **asked)
+
+    monkeypatch.setattr(Report, "to_json", slowly)
+    first = world.run()
+    assert (first.status, "than half a run can read" in first.message) == (Status.UNAVAILABLE, True)
+    assert (world.state(ready), world.state(keys[0]), world.state(keys[-1])) == ("accepted", "rejected", "accepted")
+    assert Status.COMPLETED in {world.run().status for _ in range(8)}
+    assert {world.state(key) for key in keys} == {"rejected"}
+
+
+def test_a_report_that_is_gone_when_it_is_asked_for_is_over(world: StripeWorld) -> None:
+    """Stripe keeps them for 30 days, and one may be listed in the last second of them."""
+    world.stripe.list_data = False
+    world.user("ann")
+    gone, there = world.usage("ann", 1), world.usage("ann", 2)
+    world.run()
+    report = world.stripe.refuse_later(gone)
+    world.stripe.refuse_later(there)
+    body = json.dumps({"error": {"type": "invalid_request_error", "message": "No such event"}})
+    path = f"/v2/core/events/{report.id}"
+    world.stripe.faults.add("status", status=404, body=body, method="GET", path=path, times=None)
+    assert world.run().status is Status.COMPLETED
+    assert (world.state(gone), world.state(there)) == ("accepted", "rejected")
+
+
+def test_a_clock_that_is_ahead_for_a_run_hides_no_report(world: StripeWorld) -> None:
+    world.user("ann")
+    key = world.usage("ann", 1)
+    world.run()
+    world.clock.advance(days=3)
+    world.run()
+    world.clock.advance(days=-3)
+    world.stripe.refuse_later(key)
+    assert (world.run().counts["refused_count"], world.state(key)) == (1, "rejected")
 
 
 def test_reports_of_many_days_are_read_in_one_run(world: StripeWorld) -> None:
