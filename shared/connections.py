@@ -6,7 +6,7 @@ SQLAlchemy's would do, and cost a function half of its own part of a cold start 
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,12 +30,14 @@ class Pooled:
 class ConnectionPool:
     """At most ten connections at once, of which two are kept for the next who asks. Safe to share between threads.
 
-    `connect` opens one; `works` says, or raises, whether one that was kept still does.
+    `connect` opens one; `works` says, or raises, whether one that was kept still does; `close` closes one, and raises
+    nothing.
     """
 
-    def __init__(self, connect: Callable[[], Any], works: Callable[[Any], None]) -> None:
+    def __init__(self, connect: Callable[[], Any], works: Callable[[Any], None], close: Callable[[Any], None]) -> None:
         self._connect = connect
         self._works = works
+        self._close = close
         self._free: list[tuple[Any, float]] = []
         self._places = threading.BoundedSemaphore(_MOST)
         self._lock = threading.Lock()
@@ -65,7 +67,7 @@ class ConnectionPool:
         with self._lock:
             free, self._free = self._free, []
         for connection, _ in free:
-            _close(connection)
+            self._close(connection)
 
     def _kept(self) -> Any:
         """The one that was used last and still works; None without any."""
@@ -79,7 +81,7 @@ class ConnectionPool:
             try:
                 self._works(connection)
             except Exception:  # noqa: BLE001  whatever it is, it is no use; the others were kept longer
-                _close(connection)
+                self._close(connection)
                 self._close_free()
                 continue
             return connection
@@ -90,10 +92,4 @@ class ConnectionPool:
                 if len(self._free) < _KEPT and not self._is_closed:
                     self._free.append((pooled.driver, time.monotonic()))
                     return
-        _close(pooled.driver)
-
-
-def _close(connection: Any) -> None:
-    # One that is lost cannot be closed in good order, and is closed all the same.
-    with suppress(Exception):
-        connection.close()
+        self._close(pooled.driver)

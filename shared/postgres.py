@@ -17,7 +17,7 @@ from pg8000.native import to_statement
 from shared.connections import ConnectionPool, Pooled
 from shared.database_url import DatabaseTarget
 from shared.errors import DataRejected, LockLost, MaintenanceError, Misconfigured, Unavailable
-from shared.postgres_connect import PROMPT_SECONDS, connector_for, set_patience
+from shared.postgres_connect import PROMPT_SECONDS, close, connector_for, set_patience
 from shared.sql import Statement
 
 Row = Mapping[str, Any]
@@ -111,7 +111,7 @@ class Database:
 
     def __init__(self, target: DatabaseTarget) -> None:
         self.target = target
-        self._pool = ConnectionPool(connector_for(target, SESSION_LIMITS), _check)
+        self._pool = ConnectionPool(connector_for(target, SESSION_LIMITS), _check, close)
 
     @contextmanager
     def transaction(self, *, read_only: bool = False) -> Iterator[Transaction]:

@@ -6,6 +6,7 @@ vanished is noticed by keepalives.
 """
 
 import contextlib
+import os
 import socket
 import ssl
 import struct
@@ -49,6 +50,24 @@ def set_patience(connection: Any, seconds: float | None) -> None:
     connection._usock.settimeout(seconds)
 
 
+def close(connection: Any) -> None:
+    """Close a pg8000 connection, whatever state it is in."""
+    # As above.
+    sock = connection._usock
+    # One that is lost cannot be closed in good order, and is closed all the same.
+    with contextlib.suppress(Exception):
+        connection.close()
+    if sock is not None:
+        _hang_up(sock)
+
+
+def _hang_up(sock: socket.socket) -> None:
+    """Close a socket though its file is still there: the frames of an error keep the driver's for as long as itself."""
+    sock.close()
+    with contextlib.suppress(OSError):
+        os.close(sock.detach())
+
+
 def _direct(target: DatabaseTarget, startup: Mapping[str, str]) -> Any:
     plain = _open(target)
     try:
@@ -70,13 +89,13 @@ def _direct(target: DatabaseTarget, startup: Mapping[str, str]) -> Any:
             startup_params=dict(startup),
         )
     except DatabaseError:
-        sock.close()
+        _hang_up(sock)
         raise
     except (OSError, InterfaceError) as error:
-        sock.close()
+        _hang_up(sock)
         raise _no_answer(target) from error
     except (KeyError, ValueError, struct.error) as error:
-        sock.close()
+        _hang_up(sock)
         raise _not_postgresql(target) from error
     return connection
 

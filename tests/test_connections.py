@@ -7,6 +7,7 @@ from contextlib import ExitStack
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from pg8000.exceptions import InterfaceError
 from sqlalchemy.engine import make_url
 
 from shared import connections
@@ -14,7 +15,7 @@ from shared.connections import ConnectionPool
 from shared.database_url import DatabaseTarget, database_target
 from shared.errors import Misconfigured, Unavailable
 from shared.postgres import SESSION_LIMITS
-from shared.postgres_connect import connector_for
+from shared.postgres_connect import close, connector_for
 from tests.support.database import TestDatabase
 from tests.support.wait import until
 
@@ -26,7 +27,7 @@ class Pool:
         self.database = database
         self.opened = 0
         self._connect = connector_for(database_target({"DATABASE_URL": database.url}), SESSION_LIMITS)
-        self.pool = ConnectionPool(self._open, lambda connection: connection.execute_simple("SELECT"))
+        self.pool = ConnectionPool(self._open, lambda connection: connection.execute_simple("SELECT"), close)
 
     def _open(self) -> object:
         self.opened += 1
@@ -127,13 +128,26 @@ def test_what_is_doubtful_is_not_used_again(pool: Pool) -> None:
         assert pool.opened == 2
 
 
+def test_what_was_lost_is_closed_though_somebody_keeps_the_error(pool: Pool) -> None:
+    """The error's frames keep the connection's file, and with it the socket."""
+    with ExitStack() as stack:
+        pooled = stack.enter_context(pool.pool.connection())
+        pooled.is_doubtful = True
+        socket = pooled.driver._usock
+        pool.kill()
+        with pytest.raises(InterfaceError) as kept:
+            [pooled.driver.execute_simple("SELECT") for _ in range(3)]
+    assert kept.tb is not None
+    assert socket.fileno() == -1
+
+
 def test_a_place_is_given_back_where_connecting_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connections, "_WAIT_SECONDS", 0.01)
 
     def refuse() -> None:
         raise OSError("no")
 
-    broken = ConnectionPool(refuse, lambda _: None)
+    broken = ConnectionPool(refuse, lambda _: None, close)
     for _ in range(11):
         with pytest.raises(OSError, match="no"), broken.connection():
             pass
