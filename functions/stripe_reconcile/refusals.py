@@ -23,7 +23,7 @@ _KEPT_FOR = timedelta(days=30)
 _OVERLAP = timedelta(hours=1)
 _CLOCKS_DIFFER = timedelta(minutes=10)
 # So long a time is listed at once: the memory for a month of reports need not be there.
-_AT_ONCE = timedelta(days=2)
+_AT_ONCE = timedelta(days=5)
 _EVENT_ID = re.compile(r"([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})(?::\d+)?", re.IGNORECASE)
 
 
