@@ -278,6 +278,7 @@ def test_a_server_that_breaks_off_is_unavailable(says: bytes) -> None:
 
 
 # Waited for as long as an ordinary answer, it would be 75 s.
+@pytest.mark.slow
 @pytest.mark.timeout(50)
 def test_a_server_that_hangs_is_found_out_in_seconds_though_connections_to_it_are_open(
     stack: Stack, database: TestDatabase, environment: Environment

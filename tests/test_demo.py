@@ -246,7 +246,8 @@ def test_a_database_that_cannot_be_used_is_told_in_a_sentence(start: Start, url:
 # --- make dev
 
 
-@pytest.mark.parametrize("number", [pytest.param(signal.SIGTERM, marks=pytest.mark.slow), signal.SIGINT])
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_dev_prints_settings_that_work_until_it_is_ended(start: Start, tmp_path: Path, number: signal.Signals) -> None:
     dev = start("devstack")
     assert dev.read_until("Ctrl-C stops"), dev.said

@@ -295,6 +295,7 @@ def test_a_server_that_is_no_postgresql(functions: Functions, stack: Stack, data
     del database
 
 
+@pytest.mark.slow
 def test_an_http_server_is_no_postgresql(functions: Functions, database: TestDatabase) -> None:
     del database
     url = functions.serve().url.removeprefix("http://")

@@ -93,6 +93,7 @@ def test_two_migrations_at_once_wait_for_each_other(make_database: MakeDatabase,
     assert database.value("SELECT count(*) FROM maintenance.identity") == 1
 
 
+@pytest.mark.slow
 def test_a_lock_that_is_needed_is_waited_for_a_few_seconds_only(database: TestDatabase) -> None:
     with database.engine.connect() as other:
         other.execute(text("LOCK TABLE maintenance.identity IN ACCESS EXCLUSIVE MODE"))

@@ -132,6 +132,7 @@ def test_terraforms_figures_are_those_that_are_declared() -> None:
     assert f'"{declared_schedules.HEALTH_DEADLINE}s"' in health
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(why_absent() is not None, reason=why_absent() or "")
 @pytest.mark.timeout(300)
 def test_what_terraform_deploys_passes_the_check() -> None:

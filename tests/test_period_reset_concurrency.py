@@ -53,6 +53,7 @@ def open_transaction(database: TestDatabase, sql: str, **parameters: object) -> 
         yield connection
 
 
+@pytest.mark.slow
 def test_one_that_is_held_keeps_nobody_far_behind_it_waiting(
     database: TestDatabase, make_environment: MakeEnvironment, monkeypatch: pytest.MonkeyPatch
 ) -> None:

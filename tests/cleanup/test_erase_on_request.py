@@ -206,6 +206,7 @@ def test_what_is_not_there_is_said(
     assert sentence in " ".join(done.stderr.split())
 
 
+@pytest.mark.slow
 def test_without_the_bucket_nothing_is_erased(world: CleanupWorld, ops: Ops) -> None:
     young_run(world)
     assert ops("--user", "ann", SEEN, GCS_BUCKET_NAME="another-one").exit_code == WRONG

@@ -88,7 +88,10 @@ def check_whole(page: Page, path: str, scheme: Scheme = "light") -> None:
     assert page.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth"), path
 
 
-@pytest.mark.parametrize(("scheme", "width"), _LOOKS)
+@pytest.mark.parametrize(
+    ("scheme", "width"),
+    [pytest.param(*look, marks=[pytest.mark.slow] * (look in _LOOKS[1:3])) for look in _LOOKS],
+)
 def test_everybody_can_use_every_page(browser: Browser, with_history: Console, scheme: Scheme, width: int) -> None:
     with looking(browser, with_history, scheme, width) as page:
         for path in (*PAGES, "/runs/7", "/drift?all=yes", "/plots?job=period&days=7"):

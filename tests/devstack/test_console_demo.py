@@ -45,6 +45,7 @@ def test_interrupted_on_its_way_it_leaves_nothing(start: Start, moment: str) -> 
     assert demo.left() == []
 
 
+@pytest.mark.slow
 def test_killed_it_leaves_no_process(start: Start) -> None:
     demo = start(MODULE, "--port", str(guardian.free_port()))
     assert demo.read_until("Ctrl-C ends it."), demo.said
@@ -52,6 +53,7 @@ def test_killed_it_leaves_no_process(start: Start) -> None:
     assert guardian.wait_for(lambda: demo.left() == [], PATIENCE_S), demo.left()
 
 
+@pytest.mark.slow
 def test_a_port_that_is_taken_is_told_in_a_sentence(start: Start) -> None:
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))

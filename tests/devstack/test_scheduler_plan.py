@@ -24,6 +24,7 @@ SECOND = timedelta(seconds=1)
 
 
 # One test, because the plan takes half a minute to make, and more on a busy machine.
+@pytest.mark.slow
 @needs_terraform
 @pytest.mark.timeout(300)
 def test_the_jobs_of_the_installation_fire_the_function_that_they_name(
