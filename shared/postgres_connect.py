@@ -52,7 +52,7 @@ def set_patience(connection: Any, seconds: float | None) -> None:
 
 def close(connection: Any) -> None:
     """Close a pg8000 connection, whatever state it is in."""
-    # As above.
+    # Asked for first: closed, the driver does not know it any more.
     sock = connection._usock
     # One that is lost cannot be closed in good order, and is closed all the same.
     with contextlib.suppress(Exception):

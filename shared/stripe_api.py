@@ -184,7 +184,7 @@ class StripeApi:
             }
             if grouping is not None:
                 asked["value_grouping_window"] = grouping
-            found = self._client.v1.billing.meters.event_summaries.list(meter_id, asked)  # type: ignore[arg-type]
+            found = self._client.v1.billing.meters.event_summaries.list(meter_id, asked)  # type: ignore[arg-type]  # a dict of its keys
             counted: dict[datetime, float] = {}
             for item in _all(found):
                 summary = _about("meter", meter_id, item)
@@ -205,7 +205,7 @@ class StripeApi:
         asked: dict[str, Any] = {"types": [_REFUSED_LATER, _NO_METER], "created": created, "limit": _LARGEST_PAGE}
 
         def read() -> list[RefusalReport]:
-            found = self._client.v2.core.events.list(asked)  # type: ignore[arg-type]
+            found = self._client.v2.core.events.list(asked)  # type: ignore[arg-type]  # a dict of its keys
             return sorted((_report(event.to_dict()) for event in _all(found)), key=lambda report: report.created)
 
         return self._read(read)

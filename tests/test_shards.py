@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 
 from functions.registry import JOBS
 from shared.context import Context
+from shared.continuation import Left, continued
 from shared.errors import BadRequest
 from shared.health import health
-from shared.invocation import LARGEST_STEP, parse_task
+from shared.invocation import LARGEST_STEP, Invocation, parse_task
 from shared.job import JobResult
 from shared.outcome import Outcome, Status
 from shared.shards import LARGEST_SHARDS, Part, Share
@@ -26,7 +27,7 @@ from tests.support.clock import NOON, ManualClock
 from tests.support.database import TestDatabase
 from tests.support.jobs import ordered
 from tests.support.shards import SHARDS, Firing
-from tests.support.tasks import Taking
+from tests.support.tasks import QUEUE, Taking
 
 
 @pytest.fixture
@@ -117,6 +118,15 @@ def test_a_shard_whose_time_ran_out_goes_on_in_its_own_next_step(firing: Firing)
     firing.orders = lambda _: None
     assert [firing.deliver(number).status for number in (3, 0, 2, 4)] == [Status.COMPLETED] * 4
     assert (firing.rows()[-1], firing.run().counts["updated_count"]) == ((0, 1, "completed"), 6)
+
+
+def test_where_the_ledger_is_away_the_queue_is_not_blamed(make_environment: MakeEnvironment) -> None:
+    changes = {"DATABASE_URL": "postgresql://ann@127.0.0.1:1/files", "CONTINUATION_QUEUE": QUEUE}
+    services = make_environment({**changes, "CLOUD_TASKS_EMULATOR_HOST": "127.0.0.1:1"}).services
+    job = replace(JOBS["stripe_reconcile"], shards=SHARDS)
+    done = Outcome(Status.COMPLETED, True, "Did it", job.name, slot=NOON)
+    told = continued(services, job, Invocation("task", NOON, step=1, shard=1, host="127.0.0.1"), done, Left.NOTHING)
+    assert (told.status, told.success, told.details) == (Status.UNAVAILABLE, False, {"service": "postgres"})
 
 
 def test_where_the_queue_is_away_whoever_asked_tries_again(firing: Firing) -> None:

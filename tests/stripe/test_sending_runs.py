@@ -1,11 +1,13 @@
 """A run that sends: throttled, in which order, and what stops it before it is through."""
 
+from collections.abc import Callable
 from datetime import timedelta
 
 import pytest
 
 from devstack.stripe_objects import Refused
 from shared.outcome import Status
+from tests.conftest import Environment
 from tests.support.clock import NOON, ManualClock
 from tests.support.stripe import StripeWorld
 
@@ -127,19 +129,26 @@ def test_a_key_that_is_refused_in_the_middle_stops_the_run_and_marks_nothing(
     assert [(row["s"], row["f"]) for row in states] == [("pending", None)]
 
 
+def refuse_next(world: StripeWorld, environment: Environment, meanwhile: Callable[[], object], *codes: int) -> None:
+    """Have Stripe refuse the next events, the last of them two minutes later, when something has happened meanwhile."""
+    left, receive = list(codes), world.stripe.receive
+
+    def refuse(*_: object) -> object:
+        code = left.pop(0)
+        if not left:
+            meanwhile()
+            environment.services.timer.wait(120)
+            world.stripe.receive = receive  # type: ignore[method-assign]
+        raise Refused(code, "invalid_request_error", None, "No.")
+
+    world.stripe.receive = refuse  # type: ignore[method-assign, assignment]
+
+
 def test_refusals_of_a_meter_that_was_switched_off_in_the_middle_are_no_dead_letters(world: StripeWorld) -> None:
     world.user("ann")
     key = world.usage("ann")
     environment = world.environment()
-    receive = world.stripe.receive
-
-    def switch_off(*_: object) -> object:
-        world.stripe.meter.status = "inactive"
-        environment.services.timer.wait(120)
-        world.stripe.receive = receive  # type: ignore[method-assign]
-        raise Refused(400, "invalid_request_error", None, "Something about a meter.")
-
-    world.stripe.receive = switch_off  # type: ignore[method-assign, assignment]
+    refuse_next(world, environment, lambda: setattr(world.stripe.meter, "status", "inactive"), 400)
     outcome = world.run(environment=environment)
     assert (outcome.status, outcome.details["setting"]) == (Status.MISCONFIGURED, "STRIPE_METER_PAGES")
     assert world.state(key) == "pending"
@@ -149,20 +158,23 @@ def test_refusals_with_no_time_left_to_look_at_the_meter_are_left_to_the_next_at
     world.user("ann")
     key = world.usage("ann")
     environment = world.environment()
-    receive = world.stripe.receive
-
-    def too_late(*_: object) -> object:
-        environment.services.timer.wait(120)
-        world.clock.advance(minutes=40)
-        world.stripe.receive = receive  # type: ignore[method-assign]
-        raise Refused(400, "invalid_request_error", None, "No.")
-
-    world.stripe.receive = too_late  # type: ignore[method-assign, assignment]
+    refuse_next(world, environment, lambda: world.clock.advance(minutes=40), 400)
     outcome = world.run(environment=environment)
     assert (outcome.status, outcome.counts["failed_count"]) == (Status.INCOMPLETE, 0)
     assert "time ran out" in outcome.message
     assert world.state(key) == "pending"
     assert world.run(environment=environment).counts["success_count"] == 1
+
+
+def test_a_key_that_is_refused_as_time_runs_out_is_told_all_the_same(world: StripeWorld) -> None:
+    """What a refusal before it was about could not be looked at any more; that alone would be nobody's fault."""
+    world.user("ann")
+    keys = [world.usage("ann", at=NOON - timedelta(hours=2)), world.usage("ann")]
+    environment = world.environment()
+    refuse_next(world, environment, lambda: world.clock.advance(minutes=40), 400, 401)
+    outcome = world.run(environment=environment)
+    assert (outcome.status, outcome.details.get("setting")) == (Status.MISCONFIGURED, "STRIPE_SECRET_KEY")
+    assert [world.state(key) for key in keys] == ["pending", "pending"]
 
 
 def test_stripe_down_ends_the_run_as_unavailable_and_the_next_one_goes_on(world: StripeWorld) -> None:
