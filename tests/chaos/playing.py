@@ -161,9 +161,11 @@ class Player:
     def _hand_out(self, tasks: Sequence[Task]) -> None:
         for task in tasks:
             assert self.scene.tasks is not None
-            machine = self.scene.machines[self.scene.tasks.some_machine(len(self.scene.machines))]
-            answer = machine.deliver(task.job, task.name, task.body)
-            self._open.append(_Waiting(task.job, task.slot, machine, answer, task))
+            self._hand_to(self.scene.machines[self.scene.tasks.some_machine(len(self.scene.machines))], task)
+
+    def _hand_to(self, machine: Machine, task: Task) -> None:
+        answer = machine.deliver(task.job, task.name, task.body)
+        self._open.append(_Waiting(task.job, task.slot, machine, answer, task))
 
     def _trouble(self, what: Trouble, round_: Round) -> None:
         proxy = self.scene.proxies[what.backend]
@@ -298,9 +300,7 @@ class Player:
                 return
             awake = [machine for machine in self.scene.machines if not machine.is_stopped]
             for number, task in enumerate(left):
-                machine = awake[number % len(awake)]
-                answer = machine.deliver(task.job, task.name, task.body)
-                self._open.append(_Waiting(task.job, task.slot, machine, answer, task))
+                self._hand_to(awake[number % len(awake)], task)
             self._collect(also_stopped=False)
             if tasks.left:
                 # Somebody is busy, or waits for a moment: the queue tries again with waits.
