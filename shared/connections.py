@@ -61,9 +61,10 @@ class ConnectionPool:
         """Close the connections that nobody has, and each that somebody has when it comes back. No more are kept."""
         with self._lock:
             self._is_closed = True
-        self._close_free()
+        self.close_kept()
 
-    def _close_free(self) -> None:
+    def close_kept(self) -> None:
+        """Close the connections that nobody has; whoever asks next gets a new one."""
         with self._lock:
             free, self._free = self._free, []
         for connection, _ in free:
@@ -82,7 +83,7 @@ class ConnectionPool:
                 self._works(connection)
             except Exception:  # noqa: BLE001  whatever it is, it is no use; the others were kept longer
                 self._close(connection)
-                self._close_free()
+                self.close_kept()
                 continue
             return connection
 

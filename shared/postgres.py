@@ -153,9 +153,11 @@ class Database:
                 self._abandon(pooled, error)
                 raise
 
-    @staticmethod
-    def _abandon(pooled: Pooled, error: BaseException) -> None:
+    def _abandon(self, pooled: Pooled, error: BaseException) -> None:
         """Roll back where the connection is known to be good; otherwise drop it, and the server rolls back."""
+        if isinstance(error, Unavailable):
+            # What took this one took the others, most likely, and the next attempt would meet them.
+            self._pool.close_kept()
         is_known_good = not pooled.is_doubtful and isinstance(error, MaintenanceError)
         # Until the answer to the ROLLBACK is here, whatever else may break in.
         pooled.is_doubtful = True

@@ -167,6 +167,20 @@ def test_a_connection_whose_socket_is_gone_is_replaced_though_it_was_used_just_n
     connections.dispose()
 
 
+def test_of_connections_that_were_lost_together_only_the_first_is_met(database: TestDatabase) -> None:
+    """As when the server restarts within a second of their use: an attempt may fail of it, and not the next one too."""
+    connections = Database(database_target({"DATABASE_URL": database.url}))
+    with connections.transaction() as one, connections.transaction() as other:
+        used = [one._connection, other._connection]
+    for each in used:
+        os.close(each._usock.detach())
+    with pytest.raises(Unavailable), connections.transaction():
+        pass
+    with connections.transaction() as transaction:
+        assert transaction._connection not in used
+    connections.dispose()
+
+
 def test_a_connection_whose_rollback_was_broken_into_is_not_used_again(
     database: TestDatabase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
