@@ -7,10 +7,11 @@ not an exception. Holding a lock saves work and no more: what keeps the data rig
 import enum
 import threading
 import zlib
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, suppress
 from typing import Protocol
 
+from shared.errors import Unavailable
 from shared.postgres import Database, Session
 from shared.statements import STATEMENTS
 
@@ -60,12 +61,19 @@ class PostgresLocks:
         with ExitStack() as stack:
             session = stack.enter_context(self._database.session())
             session.rows(STATEMENTS["bound_session"], limit=f"{self._ttl}s")
-            if not all(self._won(session, _JOB_SPACE, _key(job, shard)) for shard in shards):
-                return Busy.JOB
-            if not any(self._won(session, _CAPACITY_SPACE, number) for number in range(1, self._capacity + 1)):
-                return Busy.CAPACITY
-            return PostgresLease(session, stack.pop_all())
+            busy = self._lock(session, job, shards)
+            if busy is None:
+                return PostgresLease(session, stack.pop_all())
+            session.rows(STATEMENTS["unlock_all"])
+            return busy
         raise AssertionError("unreachable")
+
+    def _lock(self, session: Session, job: str, shards: Sequence[int]) -> Busy | None:
+        if not all(self._won(session, _JOB_SPACE, _key(job, shard)) for shard in shards):
+            return Busy.JOB
+        if not any(self._won(session, _CAPACITY_SPACE, number) for number in range(1, self._capacity + 1)):
+            return Busy.CAPACITY
+        return None
 
     @staticmethod
     def _won(session: Session, space: int, key: int) -> bool:
@@ -89,8 +97,9 @@ class PostgresLease:
         self._session.rows(STATEMENTS["sign_of_life"])
 
     def release(self) -> None:
-        """End the session, and the locks with it."""
-        self._stack.close()
+        """Let go of the locks, and end the session. One that is gone has none."""
+        with self._stack, suppress(Unavailable):
+            self._session.rows(STATEMENTS["unlock_all"])
 
 
 class HeldLease:

@@ -153,15 +153,21 @@ def _with_tls(sock: socket.socket, target: DatabaseTarget) -> socket.socket:
         raise _no_answer(target) from error
     if answer == b"S":
         try:
-            return ssl_context(target).wrap_socket(sock, server_hostname=target.host)
-        except (TimeoutError, ConnectionError, ssl.SSLEOFError) as error:
+            context = ssl_context(target)
+            # Python wraps one that is not connected any more too, and loses it where that fails.
+            sock.getpeername()
+            return context.wrap_socket(sock, server_hostname=target.host)
+        except ssl.SSLEOFError as error:
             raise _no_answer(target) from error
-        except OSError as error:
+        except ssl.SSLError as error:
             raise Misconfigured(
                 "DATABASE_URL",
                 f"TLS with PostgreSQL at {target.instance} failed: {getattr(error, 'reason', None) or 'no handshake'}. "
                 "Check sslmode and sslrootcert.",
             ) from error
+        except OSError as error:
+            # Also no connection any more: who hangs up before the handshake is no ConnectionError, but ENOTCONN.
+            raise _no_answer(target) from error
     if answer == b"" and _something_else_answers(target):
         raise _not_postgresql(target)
     if answer in (b"", b"E"):

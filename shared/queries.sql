@@ -118,6 +118,10 @@ SELECT set_config('idle_session_timeout', :limit, false);
 -- Take an advisory lock of this session if it is free.
 SELECT pg_try_advisory_lock(:space, :key) AS won;
 
+-- name: unlock_all
+-- Let go of all advisory locks of this session. It ends afterwards, but the server notices that a moment later.
+SELECT pg_advisory_unlock_all();
+
 -- name: sign_of_life
 -- Nothing but an answer.
 SELECT 1 AS alive;

@@ -2,6 +2,7 @@
 
 import os
 import socket
+import struct
 import threading
 from collections.abc import Iterator
 from contextlib import suppress
@@ -256,10 +257,11 @@ def test_an_instance_without_the_address_that_is_set_says_which_setting(monkeypa
 
 
 class Answering:
-    """A server that reads once from each connection, says its piece and hangs up."""
+    """A server that reads once from each connection, says its piece and hangs up; rudely, by a reset, if told so."""
 
-    def __init__(self, says: bytes) -> None:
+    def __init__(self, says: bytes, *, rudely: bool = False) -> None:
         self._says = says
+        self._rudely = rudely
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.url = f"postgresql://ann:pw@127.0.0.1:{self._listener.getsockname()[1]}/byte"
         threading.Thread(target=self._serve, daemon=True).start()
@@ -272,6 +274,8 @@ class Answering:
                     # Something that is no request for TLS is a look at whether other services answer there.
                     if client.recv(64).startswith(b"\0"):
                         client.sendall(self._says)
+                        if self._rudely:
+                            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
     def close(self) -> None:
         """Serve no more."""
@@ -279,12 +283,12 @@ class Answering:
 
 
 @pytest.mark.parametrize(
-    "says",
-    [b"", b"S", b"E\0\0\0\x0fcannot fork\0"],
-    ids=["hangs up", "hangs up in the handshake", "says that it cannot fork"],
+    ("says", "rudely"),
+    [(b"", False), (b"S", False), (b"S", True), (b"E\0\0\0\x0fcannot fork\0", False)],
+    ids=["hangs up", "hangs up in the handshake", "resets before the handshake", "says that it cannot fork"],
 )
-def test_a_server_that_breaks_off_is_unavailable(says: bytes) -> None:
-    server = Answering(says)
+def test_a_server_that_breaks_off_is_unavailable(says: bytes, rudely: bool) -> None:
+    server = Answering(says, rudely=rudely)
     error = refused(database_target({"DATABASE_URL": server.url}))
     server.close()
     assert isinstance(error, Unavailable)

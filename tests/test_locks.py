@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from typing import Any
 
 import psutil  # type: ignore[import-untyped]
 import pytest
@@ -10,9 +11,11 @@ import redis
 
 from devstack.stack import Stack
 from devstack.valkey import ValkeyServer
+from shared import postgres
 from shared.errors import MaintenanceError, Misconfigured, Unavailable
 from shared.locks import Busy, HeldLease, Lease, Locks, PostgresLocks
 from shared.postgres import Database
+from shared.postgres_connect import close
 from shared.redis_store import RedisLocks, RedisStore
 from shared.settings import RedisTarget
 from tests.support.database import TestDatabase
@@ -90,6 +93,19 @@ def test_one_that_found_no_place_keeps_nothing(make_locks: MakeLocks) -> None:
     assert make_locks(capacity=1).acquire("job_1", 0) is Busy.CAPACITY
     lease.release()
     taken(make_locks(capacity=1), "job_1").release()
+
+
+def test_what_was_given_back_is_free_though_the_server_notices_the_end_of_a_session_later(
+    postgres_locks: MakeLocks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unnoticed: list[Any] = []
+    monkeypatch.setattr(postgres, "close", unnoticed.append)
+    lease = taken(postgres_locks(capacity=1))
+    assert postgres_locks(capacity=1).acquire("b_job", 0) is Busy.CAPACITY
+    lease.release()
+    taken(postgres_locks(capacity=1), "b_job").release()
+    for connection in unnoticed:
+        close(connection)
 
 
 def test_of_many_at_once_one_wins(make_locks: MakeLocks) -> None:
