@@ -188,19 +188,22 @@ DELETE FROM extraction_tasks WHERE job_run_id = ANY (CAST(:runs AS uuid[]));
 DELETE FROM job_exports WHERE job_run_id = ANY (CAST(:runs AS uuid[])) AND external_id IS NULL;
 
 -- name: is_idle_parent
--- (a condition) A job that goes, because it has no runs.
+-- (a condition) A job that goes, because it has no runs. (OFFSET 0 keeps that from becoming a join, for which all runs
+-- may be read once for each batch.)
 (
     -- insert: is_idle
- AND NOT EXISTS (SELECT FROM job_runs AS run WHERE run.job_id = job.id))
+ AND NOT EXISTS (SELECT FROM job_runs AS run WHERE run.job_id = job.id OFFSET 0))
 
 -- name: find_idle_parents
--- Jobs that go, without a lock.
+-- Those of a range of pages that go, without a lock, in the order in which they lie on disk.
+WITH job AS MATERIALIZED (
+    SELECT *, ctid AS place FROM extraction_jobs WHERE ctid >= CAST(:first AS tid) AND ctid < CAST(:beyond AS tid)
+)
 SELECT CAST(job.id AS text) AS id
-FROM extraction_jobs AS job
-WHERE job.id <> ALL (CAST(:passed_by AS uuid[]))
-  AND
+FROM job
+WHERE
     -- insert: is_idle_parent
-LIMIT :size;
+ORDER BY job.place;
 
 -- name: delete_parents
 -- Delete, of these jobs, which are locked, those that go.

@@ -3,11 +3,13 @@
 from collections.abc import Mapping, Sequence
 
 from functions.cleanup.erasing import STATEMENTS
+from functions.cleanup.page_ranges import PageRanges, table_pages
 from shared.context import Context
 from shared.errors import DataRejected, LockLost
 from shared.postgres import Transaction
 
 _JOBS_A_BATCH = 500
+_FIRST_PAGES, _MOST_PAGES, _SECONDS_A_RANGE = 16, 2_000, 0.18
 
 
 def count_emptied(
@@ -25,18 +27,22 @@ def delete_idle_parents(ctx: Context, parents: Mapping[str, object], room: int) 
     `parents` says which, as in a plan.
     """
     parameters = {"now": ctx.now, **parents}
-    passed_by: list[str] = []
-    while ctx.time_left() > 0 and room > 0:
-        with ctx.reading() as transaction:
-            rows = transaction.rows(
-                STATEMENTS["find_idle_parents"], passed_by=passed_by, size=min(_JOBS_A_BATCH, room), **parameters
-            )
-        if not rows:
+    ranges = PageRanges(
+        table_pages(ctx, "extraction_jobs"), first=_FIRST_PAGES, most=_MOST_PAGES, seconds=_SECONDS_A_RANGE
+    )
+    for first, beyond in ranges:
+        if room <= 0 or ctx.time_left() <= 0:
             return
+        began = ctx.timer.seconds()
+        with ctx.reading() as transaction:
+            rows = transaction.rows(STATEMENTS["find_idle_parents"], first=first, beyond=beyond, **parameters)
         jobs = [row["id"] for row in rows]
-        # What is not deleted now was locked by others, or came back to life: it is not looked at again in this run.
-        passed_by += jobs
-        room -= _delete(ctx, jobs, parameters)
+        while jobs and room > 0 and ctx.time_left() > 0:
+            size = min(_JOBS_A_BATCH, room)
+            # What of these is not deleted now was locked by others, or came back to life: another day.
+            room -= _delete(ctx, jobs[:size], parameters)
+            jobs = jobs[size:]
+        ranges.took(ctx.timer.seconds() - began)
 
 
 def _delete(ctx: Context, jobs: list[str], parameters: Mapping[str, object]) -> int:

@@ -64,6 +64,23 @@ def test_what_opt_out_cleanup_or_the_service_left_empty_goes(world: CleanupWorld
     assert (outcome.status, outcome.counts["parents_deleted"]) == (Status.COMPLETED, 1)
 
 
+def test_empty_jobs_on_many_pages_all_go(world: CleanupWorld, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parents, "_FIRST_PAGES", 1)
+    monkeypatch.setattr(parents, "_MOST_PAGES", 1)
+    monkeypatch.setattr(parents, "_JOBS_A_BATCH", 10)
+    kept = world.job()
+    world.submitted(kept)
+    old = world.ago(100)
+    world.database.execute(
+        "INSERT INTO extraction_jobs (id, user_id, last_active_at, created_at) "
+        "SELECT gen_random_uuid(), 'ann', :old, :old FROM generate_series(1, 500)",
+        old=old,
+    )
+    outcome = world.run("abandoned_cleanup")
+    assert world.database.value("SELECT pg_relation_size('extraction_jobs') / 8192") > 3
+    assert (world.count("extraction_jobs"), outcome.counts["parents_deleted"]) == (1, 500)
+
+
 def test_a_job_that_others_hold_locked_is_passed_by_and_the_rest_goes(
     world: CleanupWorld, monkeypatch: pytest.MonkeyPatch
 ) -> None:
