@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.abc import MetaPathFinder
+from itertools import islice
 from typing import Any, TypeVar
 
 import urllib3
@@ -197,16 +198,23 @@ class StripeApi:
 
         return self._read(read)
 
-    def refusal_reports(self, since: datetime, until: datetime | None) -> Sequence[RefusalReport]:
-        """The reports of later refusals created from `since` on and before `until`, oldest first. Raises CallFailed."""
+    def refusal_reports(
+        self, since: datetime, until: datetime | None, most: int | None = None
+    ) -> Sequence[RefusalReport]:
+        """The reports of later refusals created from `since` on and before `until` (see shared.stripe_calls).
+
+        Raises CallFailed.
+        """
         created = {"gte": format_rfc3339(since)}
         if until is not None:
             created["lt"] = format_rfc3339(until)
-        asked: dict[str, Any] = {"types": [_REFUSED_LATER, _NO_METER], "created": created, "limit": _LARGEST_PAGE}
+        limit = min(most or _LARGEST_PAGE, _LARGEST_PAGE)
+        asked: dict[str, Any] = {"types": [_REFUSED_LATER, _NO_METER], "created": created, "limit": limit}
 
         def read() -> list[RefusalReport]:
             found = self._client.v2.core.events.list(asked)  # type: ignore[arg-type]  # a dict of its keys
-            return sorted((_report(event.to_dict()) for event in _all(found)), key=lambda report: report.created)
+            listed = (_report(event.to_dict()) for event in islice(_all(found), most))
+            return sorted(listed, key=lambda report: report.created)
 
         return self._read(read)
 

@@ -121,8 +121,13 @@ class Stripe(Protocol):
         """
         ...
 
-    def refusal_reports(self, since: datetime, until: datetime | None) -> Sequence[RefusalReport]:
-        """The reports of later refusals created from `since` on and before `until`, oldest first; None: up to now."""
+    def refusal_reports(
+        self, since: datetime, until: datetime | None, most: int | None = None
+    ) -> Sequence[RefusalReport]:
+        """The reports of later refusals created from `since` on and before `until`, oldest first; None: up to now.
+
+        At most `most` of them, and which those are is Stripe's choice; None: all.
+        """
         ...
 
     def refusal_report(self, report_id: str) -> RefusalReport:

@@ -96,28 +96,27 @@ def close_slot(ctx: Context) -> JobResult:
 def _report(state: RunState) -> None:
     """Ask, look and send, until nothing is left or time is up."""
     pace = state.ctx.pace("events", state.settings.rate)
-    more = True
+    more = proves = True
     trouble: MaintenanceError | None = None
     try:
         note_refusals(state)
     except OutOfTime:
         more = False
     except (Unavailable, LockLost) as error:
-        # Without it nothing may be looked for: what is known to be there may not be. What is ready needs no reading.
-        more, trouble = False, error
-        send_ready(state, pace)
+        # Without it nothing may be looked for: what is known to be there may not be. All else goes on.
+        proves, trouble = False, error
     while more:
         # Asking and looking go in slices of some seconds, so that what is ready does not wait for all of them.
         asked = looked = False
         try:
             asked = state.may_go_on() and decide_by_asking(state)
-            looked = state.may_go_on() and prove_next(state)
+            looked = proves and state.may_go_on() and prove_next(state)
         except (Unavailable, LockLost) as error:
-            trouble = error
+            more, trouble = False, trouble or error
         except OutOfTime:
             break
         send_ready(state, pace)
-        more = (asked or looked) and state.may_go_on() and trouble is None
+        more = more and (asked or looked) and state.may_go_on()
     if trouble is not None:
         raise trouble
 

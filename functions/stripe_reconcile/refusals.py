@@ -22,8 +22,9 @@ _KEPT_FOR = timedelta(days=30)
 # Reports may appear a little out of order. One that is read twice changes nothing the second time.
 _OVERLAP = timedelta(hours=1)
 _CLOCKS_DIFFER = timedelta(minutes=10)
-# So long a time is listed at once: the memory for a month of reports need not be there.
-_AT_ONCE = timedelta(days=5)
+# A list gives the newest first and may stop anywhere, so a time is noted when all of its reports are there. Times with
+# more are listed by halves, but for the narrowest.
+_AT_ONCE, _NARROWEST = 100, timedelta(seconds=1)
 _EVENT_ID = re.compile(r"([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})(?::\d+)?", re.IGNORECASE)
 
 
@@ -37,35 +38,51 @@ def note_refusals(state: RunState) -> None:
     with state.ctx.reading() as transaction:
         row = transaction.row(_STATEMENTS["cursor"])
     seen = parse_rfc3339(row["value"]) if row else None
-    start = (seen - _OVERLAP) if seen else state.ctx.now - _KEPT_FOR
+    start = state.ctx.now - _KEPT_FOR
+    if seen is not None:
+        start = max(start, seen - _OVERLAP)
+    span = max(state.ctx.now - start, _NARROWEST)
     while True:
-        end = start + _AT_ONCE
         # By another clock some are newer than now.
-        is_last = end > state.ctx.now - _OVERLAP
-        for report in _reports(state, start, None if is_last else end):
-            if state.ctx.time_left() <= 0:
-                raise OutOfTime("There was no time left to note what Stripe refused later.")
-            if state.ctx.time_left() < stop_at:
-                raise Unavailable(
-                    "stripe",
-                    "There are more reports of what Stripe refused later than half a run can read. The next attempt "
-                    "goes on after those that were read; until then only what needs no proof is sent.",
-                )
+        until = start + span if start + span < state.ctx.now else None
+        most = _AT_ONCE if span > _NARROWEST else None
+        _check_time(state, stop_at)
+        reports = _reports(state, start, until, most)
+        if len(reports) == most:
+            span /= 2
+            continue
+        for report in reports:
+            _check_time(state, stop_at)
             if report.meter_id in (None, state.target.meter_id):
                 _note(state, report, is_new=seen is None or report.created > seen)
             with state.ctx.batch() as batch:
                 # Never further than what Stripe has shown; and a time that cannot be would hide all reports to come.
-                batch.execute(_STATEMENTS["move_cursor"], value=format_rfc3339(min(report.created, state.ctx.now)))
-        if is_last:
+                value = min(report.created, state.ctx.now + _CLOCKS_DIFFER)
+                batch.execute(_STATEMENTS["move_cursor"], value=format_rfc3339(value))
+        if until is None:
             break
-        start = end
+        start = until
+        if len(reports) < _AT_ONCE / 2:
+            span *= 2
     with state.ctx.batch() as batch:
         batch.execute(UNMARK_REJECTED)
 
 
-def _reports(state: RunState, since: datetime, until: datetime | None) -> Sequence[RefusalReport]:
+def _check_time(state: RunState, stop_at: float) -> None:
+    left = state.ctx.time_left()
+    if left <= 0:
+        raise OutOfTime("There was no time left to note what Stripe refused later.")
+    if left < stop_at:
+        raise Unavailable(
+            "stripe",
+            "There are more reports of what Stripe refused later than half a run can read. The next attempt goes on "
+            "after those that were read; until then nothing is looked for in Stripe's sums.",
+        )
+
+
+def _reports(state: RunState, since: datetime, until: datetime | None, most: int | None) -> Sequence[RefusalReport]:
     try:
-        return state.reader.once(lambda stripe: stripe.refusal_reports(since, until))
+        return state.reader.once(lambda stripe: stripe.refusal_reports(since, until, most))
     except ReadRefused as error:
         raise _untold(error) from error
 
@@ -94,14 +111,18 @@ def _note(state: RunState, listed: RefusalReport, *, is_new: bool) -> None:
             f"Stripe's report {report.id} of refused meter events cannot be read. Look at it there.", count=1
         )
     named = [(identifier, refusal.code, text) for refusal in refusals for identifier, text in refusal.named.items()]
+    # One that shows up late is new where something of it is.
+    is_new = bool(named and _note_named(state, report, named)) or is_new
     unnamed = sum(max(0, refusal.count - len(refusal.named)) for refusal in refusals)
     if unnamed and is_new and report.meter_id is not None:
         state.ctx.attention(
             f"Stripe refused {unnamed} more meter events than its report {report.id} names. Their pages show as drift.",
             count=unnamed,
         )
-    if not named:
-        return
+
+
+def _note_named(state: RunState, report: RefusalReport, named: Sequence[tuple[str, str, str]]) -> int:
+    """Make dead letters of what is named; give how many there are that were none."""
     with state.ctx.batch() as batch:
         left_before = report.created + _CLOCKS_DIFFER
         ours = batch.rows(_STATEMENTS["refuse_ours"], **_columns(named), left_before=left_before)[0]
@@ -119,6 +140,7 @@ def _note(state: RunState, listed: RefusalReport, *, is_new: bool) -> None:
             found.append(batch.rows(_STATEMENTS["refuse_theirs"], **_columns(theirs), ids=None)[0])
         for row in found:
             batch.count(refused_count=int(row["refused_count"]), refused_pages=int(row["refused_pages"]))
+    return sum(int(row["refused_count"]) for row in found)
 
 
 def _columns(named: Sequence[tuple[str, str, str]]) -> dict[str, object]:

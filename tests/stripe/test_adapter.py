@@ -172,6 +172,9 @@ def test_reports_come_oldest_first_and_from_the_time_asked_for(line: Line, clock
     assert named == [f"e{number}" for number in range(12)]
     between = line.api.refusal_reports(reports[4].created, reports[7].created)
     assert between == reports[4:7]
+    before = len(line.server.requests)
+    assert len(line.api.refusal_reports(NOON - timedelta(days=1), None, 5)) == 5
+    assert len(line.server.requests) - before == 1, "what is not asked for is not read"
 
 
 def test_what_is_hidden_while_the_sdk_is_imported_is_so_for_that_thread_alone() -> None:

@@ -1,19 +1,19 @@
-"""What comes after accepting: refusals that Stripe finds later, and the audit."""
+"""What Stripe refuses after it has accepted it, and says in reports: how they are read, and what goes on until then."""
 
 import json
 from datetime import timedelta
+from urllib.parse import parse_qsl, urlsplit
 
 import pytest
 
 from devstack.stripe_objects import Report
+from functions.stripe_reconcile import refusals
+from shared.clock import parse_rfc3339
 from shared.outcome import Status
 from tests.support.clock import NOON
-from tests.support.stripe import PERIOD_END, PERIOD_START, StripeWorld
+from tests.support.stripe import StripeWorld
 
-HOUR, DAY = timedelta(hours=1), timedelta(days=1)
-
-
-# ---- refused later
+HOUR = timedelta(hours=1)
 
 
 def test_what_stripe_refuses_later_is_a_dead_letter_and_not_reported_any_more(world: StripeWorld) -> None:
@@ -132,10 +132,14 @@ def test_refusals_of_another_meter_are_none_of_ours(world: StripeWorld) -> None:
     key = world.usage("ann", 4)
     world.run()
     other = world.stripe.add_meter("storage")
-    world.stripe.receive(other.event_name, {"stripe_customer_id": customer, "value": "1"}, "another", None)
-    world.stripe.refuse_later("another")
+    names = ["another", "and one that is not named"]
+    for name in names:
+        world.stripe.receive(other.event_name, {"stripe_customer_id": customer, "value": "1"}, name, None)
+    world.stripe.sample_limit = 1
+    world.stripe.refuse_later(names)
     assert world.run().counts["refused_count"] == 0
     assert world.state(key) == "accepted"
+    assert "more meter events than its report" not in world.log
 
 
 def test_a_run_that_died_between_reading_and_noting_reads_the_reports_again(world: StripeWorld) -> None:
@@ -206,6 +210,121 @@ def test_more_reports_than_a_run_can_read_are_read_by_the_next_ones_and_hold_up_
     assert {world.state(key) for key in keys} == {"rejected"}
 
 
+def test_nothing_is_proved_while_reports_cannot_be_read(world: StripeWorld) -> None:
+    """The pages of what was refused, and is not known to be, would be those of another's event."""
+    customer, minute = world.user("ann"), NOON - 3 * HOUR
+    refused = world.usage("ann", 5, at=minute)
+    world.run()
+    world.stripe.refuse_later(refused)
+    # The service sent it under a name of its own, and its mark got lost.
+    twin = world.usage("ann", 5, at=minute)
+    payload = {"stripe_customer_id": customer, "value": "5"}
+    world.stripe.receive("pages", payload, "a-name-of-theirs", int(minute.timestamp()))
+    world.clock.advance(hours=4)
+    environment = world.environment({"STRIPE_TAKEOVER_AT": None})
+    world.stripe.faults.add("500_before", times=None, method="GET", path="/v2/core/events")
+    outcome = world.run(environment=environment)
+    assert (outcome.status, outcome.details["service"]) == (Status.UNAVAILABLE, "stripe")
+    assert (world.counted(customer), world.state(twin)) == (5, "pending")
+    world.stripe.faults.clear()
+    assert world.run(environment=environment).status is Status.COMPLETED
+    assert (world.counted(customer), world.state(refused), world.state(twin)) == (5, "rejected", "accepted")
+
+
+def test_what_only_needs_asking_is_asked_about_while_reports_cannot_be_read(world: StripeWorld) -> None:
+    world.user("ann")
+    key = world.usage("ann", 4, at=NOON - 3 * HOUR)
+    world.database.execute("UPDATE billing_accounts SET current_period_start = :s", s=NOON - 2 * HOUR)
+    world.stripe.faults.add("500_before", times=None, method="GET", path="/v2/core/events")
+    assert world.run().status is Status.UNAVAILABLE
+    assert world.state(key) == "accepted"
+
+
+def test_reports_of_a_time_with_many_are_listed_by_parts_of_it(
+    world: StripeWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However slowly Stripe lists them: what one run has read is behind the next one."""
+    monkeypatch.setattr(refusals, "_AT_ONCE", 4)
+    world.user("ann")
+    keys = [world.usage("ann", 1, at=NOON - timedelta(minutes=20 + number)) for number in range(40)]
+    world.run()
+    for key in keys:
+        world.clock.advance(hours=2)
+        world.stripe.refuse_later(key)
+    ready, told = world.usage("ann", 7), Report.to_json
+
+    def slowly(report: Report, **asked: bool) -> dict[str, object]:
+        world.clock.advance(seconds=10)
+        return told(report, **asked)
+
+    monkeypatch.setattr(Report, "to_json", slowly)
+    first = world.run()
+    assert (first.status, "than half a run can read" in first.message) == (Status.UNAVAILABLE, True)
+    assert (world.state(ready), world.state(keys[0]), world.state(keys[-1])) == ("accepted", "rejected", "accepted")
+    assert Status.COMPLETED in {world.run().status for _ in range(8)}
+    assert {world.state(key) for key in keys} == {"rejected"}
+
+
+def test_reports_of_one_moment_are_all_read_however_many_there_are(
+    world: StripeWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(refusals, "_AT_ONCE", 4)
+    world.user("ann")
+    keys = [world.usage("ann", 1, at=NOON - timedelta(minutes=20 + number)) for number in range(9)]
+    world.run()
+    for key in keys:
+        world.stripe.refuse_later(key)
+    world.clock.advance(hours=2)
+    outcome = world.run()
+    assert (outcome.status, outcome.counts["refused_count"]) == (Status.COMPLETED, 9)
+
+
+def test_a_time_of_which_stripe_keeps_nothing_is_not_asked_for(world: StripeWorld) -> None:
+    world.user("ann")
+    key = world.usage("ann", 1)
+    world.run()
+    world.stripe.refuse_later(key)
+    world.run()
+    world.clock.advance(days=1_000)
+    before = len(world.server.requests)
+    assert world.run().status is Status.COMPLETED
+    asked = [request.target for request in world.server.requests[before:] if "/v2/core/events" in request.target]
+    assert len(asked) == 1
+    (since,) = [value for name, value in parse_qsl(urlsplit(asked[0]).query) if name == "created[gte]"]
+    assert parse_rfc3339(since) == world.clock.now() - timedelta(days=30)
+
+
+def test_a_report_from_a_clock_that_is_ahead_is_told_of_once(world: StripeWorld) -> None:
+    world.user("ann")
+    keys = [world.usage("ann", 1, at=NOON - timedelta(minutes=20 + number)) for number in range(3)]
+    world.run()
+    world.stripe.sample_limit = 1
+    world.stripe.refuse_later(keys).created += timedelta(minutes=5)
+    for _ in range(3):
+        world.run()
+    assert world.log.count("more meter events than its report") == 1
+
+
+def test_time_that_runs_out_over_reports_is_the_runs_end_and_no_failure_of_stripes(
+    world: StripeWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.user("ann")
+    keys = [world.usage("ann", 1), world.usage("ann", 2)]
+    world.run()
+    for key in keys:
+        world.stripe.refuse_later(key)
+    told = Report.to_json
+
+    def too_late(report: Report, **asked: bool) -> dict[str, object]:
+        world.clock.advance(minutes=40)
+        return told(report, **asked)
+
+    monkeypatch.setattr(Report, "to_json", too_late)
+    outcome = world.run()
+    assert (outcome.status, outcome.counts["refused_count"]) == (Status.INCOMPLETE, 0)
+    assert "time ran out" in outcome.message
+
+
 def test_a_report_that_is_gone_when_it_is_asked_for_is_over(world: StripeWorld) -> None:
     """Stripe keeps them for 30 days, and one may be listed in the last second of them."""
     world.stripe.list_data = False
@@ -245,9 +364,10 @@ def test_reports_of_many_days_are_read_in_one_run(world: StripeWorld) -> None:
 
 def test_a_report_that_shows_up_late_is_noted(world: StripeWorld) -> None:
     world.user("ann")
-    late, soon = world.usage("ann", 1), world.usage("ann", 2)
+    late, soon, unnamed = world.usage("ann", 1), world.usage("ann", 2), world.usage("ann", 3)
     world.run()
-    report = world.stripe.refuse_later(late)
+    world.stripe.sample_limit = 1
+    report = world.stripe.refuse_later([late, unnamed])
     world.clock.advance(minutes=50)
     world.stripe.refuse_later(soon)
     world.stripe._reports.remove(report)
@@ -255,6 +375,9 @@ def test_a_report_that_shows_up_late_is_noted(world: StripeWorld) -> None:
     world.stripe._reports.insert(0, report)
     world.clock.advance(hours=2)
     assert (world.run().counts["refused_count"], world.state(late)) == (1, "rejected")
+    assert world.log.count("refused 1 more meter events than its report") == 1
+    world.run()
+    assert world.log.count("refused 1 more meter events than its report") == 1, "told once"
 
 
 def test_a_report_of_a_time_to_come_hides_no_other(world: StripeWorld) -> None:
@@ -268,84 +391,3 @@ def test_a_report_of_a_time_to_come_hides_no_other(world: StripeWorld) -> None:
     world.stripe.refuse_later(keys[1])
     world.run()
     assert {world.state(key) for key in keys} == {"rejected"}
-
-
-# ---- the audit
-
-
-def test_what_stripe_shows_is_verified_an_hour_later(world: StripeWorld) -> None:
-    world.user("ann")
-    world.database.use("ann", PERIOD_START, 4)
-    world.database.execute("UPDATE usage_counters SET period_end = :e", e=PERIOD_END)
-    key = world.usage("ann", 4)
-    world.run()
-    assert world.send(key)["verified_at"] is None, "the sums lag"
-    world.clock.advance(hours=2)
-    outcome = world.run()
-    assert outcome.counts["verified_count"] == 1
-    assert world.send(key)["verified_at"] == NOON + 2 * HOUR
-    assert world.database.value("SELECT count(*) FROM maintenance.drift") == 0
-
-
-def test_a_difference_is_written_down_and_never_corrected(world: StripeWorld) -> None:
-    customer = world.user("ann")
-    world.database.use("ann", PERIOD_START, 4)
-    world.database.execute("UPDATE usage_counters SET period_end = :e", e=PERIOD_END)
-    world.usage("ann", 4)
-    world.run()
-    payload = {"stripe_customer_id": customer, "value": "3"}
-    world.stripe.receive("pages", payload, "by hand", int((NOON - DAY).timestamp()))
-    world.clock.advance(hours=2)
-    posts = world.posts()
-    for _ in range(2):
-        outcome = world.run()
-        assert (outcome.counts["drift_count"], outcome.counts["unresolved_drift_count"]) == (1, 1)
-        world.clock.advance(hours=2)
-    drift = world.database.row("SELECT * FROM maintenance.drift")
-    assert (drift["stripe_customer_id"], drift["period_start"]) == (customer, PERIOD_START)
-    assert (drift["ours"], drift["theirs"], drift["reason"]) == (4, 7, "sums_differ")
-    assert world.posts() == posts
-    world.stripe.refuse_later("by hand")
-    outcome = world.run()
-    assert outcome.counts["unresolved_drift_count"] == 0
-    assert world.database.row("SELECT * FROM maintenance.drift")["resolved_at"] is not None
-
-
-def test_what_is_under_way_is_no_difference(world: StripeWorld) -> None:
-    """In doubt: Stripe may show it or not."""
-    world.user("ann")
-    world.database.use("ann", PERIOD_START, 4)
-    world.database.execute("UPDATE usage_counters SET period_end = :e", e=PERIOD_END)
-    sure, doubtful = world.usage("ann", 4), world.usage("ann", 5, at=NOON - 2 * HOUR)
-    world.stripe.faults.add("cut_after", times=None, identifier=doubtful)
-    world.run()
-    world.clock.advance(minutes=90)
-    outcome = world.run()
-    assert world.state(doubtful) == "in_doubt"
-    assert outcome.counts["drift_count"] == 0
-    assert world.send(sure)["verified_at"] is None
-
-
-def test_all_customers_take_their_turn(world: StripeWorld) -> None:
-    """Also one for whom only the service itself has reported anything, and marked it although Stripe has nothing."""
-    for number in range(60):
-        name = f"user{number:02}"
-        world.user(name)
-        world.database.use(name, PERIOD_START, 4)
-    world.database.execute("UPDATE usage_counters SET period_end = :e", e=PERIOD_END)
-    world.usage("user57", 4, at=NOON - DAY, stripe_reported=True, stripe_record_id="never-sent")
-    assert world.run().counts["drift_count"] == 0
-    assert world.run().counts["drift_count"] == 1
-    assert world.database.value("SELECT stripe_customer_id FROM maintenance.drift") == "cus_user57"
-
-
-def test_what_cannot_be_compared_now_does_not_fail_the_run(world: StripeWorld) -> None:
-    world.user("ann")
-    world.database.use("ann", PERIOD_START, 4)
-    world.database.execute("UPDATE usage_counters SET period_end = :e", e=PERIOD_END)
-    key = world.usage("ann")
-    path = f"/v1/billing/meters/{world.stripe.meter.id}/event_summaries"
-    world.stripe.faults.add("500_before", times=None, path=path, method="GET")
-    outcome = world.run()
-    assert (outcome.status, outcome.counts["success_count"]) == (Status.COMPLETED, 1)
-    assert world.event(key) == (True, key)
