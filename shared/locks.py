@@ -99,6 +99,8 @@ class PostgresLease:
     def release(self) -> None:
         """Let go of the locks, and end the session. One that is gone has none."""
         with self._stack, suppress(Unavailable):
+            # A server that hangs notices the end of the session as well, and the run has its answer to give.
+            self._session.hurry()
             self._session.rows(STATEMENTS["unlock_all"])
 
 

@@ -170,6 +170,10 @@ class Database:
 class Session(Transaction):
     """A connection outside any transaction: each statement commits by itself."""
 
+    def hurry(self) -> None:
+        """From now on wait for an answer no longer than a healthy server takes for one."""
+        set_patience(self._connection, PROMPT_SECONDS)
+
 
 def _check(connection: Any) -> None:
     """Raise unless a connection still works.

@@ -63,7 +63,8 @@ def close(connection: Any) -> None:
 
 def _hang_up(sock: socket.socket) -> None:
     """Close a socket though its file is still there: the frames of an error keep the driver's for as long as itself."""
-    sock.close()
+    with contextlib.suppress(OSError):
+        sock.close()
     with contextlib.suppress(OSError):
         os.close(sock.detach())
 
@@ -157,7 +158,7 @@ def _with_tls(sock: socket.socket, target: DatabaseTarget) -> socket.socket:
             # Python wraps one that is not connected any more too, and loses it where that fails.
             sock.getpeername()
             return context.wrap_socket(sock, server_hostname=target.host)
-        except ssl.SSLEOFError as error:
+        except (ssl.SSLEOFError, ssl.SSLZeroReturnError) as error:
             raise _no_answer(target) from error
         except ssl.SSLError as error:
             raise Misconfigured(

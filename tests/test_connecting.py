@@ -257,7 +257,10 @@ def test_an_instance_without_the_address_that_is_set_says_which_setting(monkeypa
 
 
 class Answering:
-    """A server that reads once from each connection, says its piece and hangs up; rudely, by a reset, if told so."""
+    """A server that reads from each connection, says its piece and hangs up; rudely, by a reset, if told so.
+
+    What it says after an S, which is to begin with TLS, it says when it has read once more.
+    """
 
     def __init__(self, says: bytes, *, rudely: bool = False) -> None:
         self._says = says
@@ -273,7 +276,11 @@ class Answering:
                 with client:
                     # Something that is no request for TLS is a look at whether other services answer there.
                     if client.recv(64).startswith(b"\0"):
-                        client.sendall(self._says)
+                        agreed = self._says[:1] if self._says.startswith(b"S") else b""
+                        client.sendall(agreed or self._says)
+                        if agreed != self._says:
+                            client.recv(4096)
+                            client.sendall(self._says[1:])
                         if self._rudely:
                             client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
@@ -284,8 +291,20 @@ class Answering:
 
 @pytest.mark.parametrize(
     ("says", "rudely"),
-    [(b"", False), (b"S", False), (b"S", True), (b"E\0\0\0\x0fcannot fork\0", False)],
-    ids=["hangs up", "hangs up in the handshake", "resets before the handshake", "says that it cannot fork"],
+    [
+        (b"", False),
+        (b"S", False),
+        (b"S", True),
+        (b"S\x15\x03\x03\0\x02\x01\0", False),
+        (b"E\0\0\0\x0fcannot fork\0", False),
+    ],
+    ids=[
+        "hangs up",
+        "hangs up in the handshake",
+        "resets before the handshake",
+        "says in the handshake that it hangs up",
+        "says that it cannot fork",
+    ],
 )
 def test_a_server_that_breaks_off_is_unavailable(says: bytes, rudely: bool) -> None:
     server = Answering(says, rudely=rudely)

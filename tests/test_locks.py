@@ -237,6 +237,34 @@ def test_a_wrong_password_for_redis_is_misconfigured(stack: Stack) -> None:
     assert refused.value.setting == "REDIS_URL"
 
 
+# ---- PostgreSQL
+
+
+@pytest.mark.timeout(60)
+def test_giving_back_does_not_wait_for_a_server_that_hangs(
+    postgres_locks: MakeLocks, database: TestDatabase, stack: Stack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if stack.postgres is None:
+        pytest.skip("the server given by DATABASE_URL is not ours to stop")
+    monkeypatch.setattr(postgres, "_PATIENCE_SECONDS", 600.0)
+    monkeypatch.setattr(postgres, "PROMPT_SECONDS", 0.5)
+    lease = taken(postgres_locks())
+    session = database.value(
+        "SELECT DISTINCT pid FROM pg_locks JOIN pg_database ON pg_database.oid = database "
+        "WHERE locktype = 'advisory' AND datname = current_database()"
+    )
+    server = psutil.Process(session)
+    server.suspend()
+    try:
+        lease.release()
+    finally:
+        server.resume()
+    until(
+        lambda: database.value("SELECT count(*) FROM pg_stat_activity WHERE pid = :pid", pid=session) == 0,
+        "the server notices that the session is over",
+    )
+
+
 # ---- a lease that is kept
 
 
