@@ -185,21 +185,20 @@ def test_all_reports_are_read_however_many_there_are(world: StripeWorld) -> None
     assert (world.counted(customer), world.state(refused), world.state(twin)) == (5, "rejected", "accepted")
 
 
-def test_more_reports_than_a_run_can_read_are_read_by_the_next_ones_and_hold_up_nothing_that_is_ready(
-    world: StripeWorld, monkeypatch: pytest.MonkeyPatch
+def check_that_slow_reports_are_read_by_several_runs(
+    world: StripeWorld, monkeypatch: pytest.MonkeyPatch, *, every: timedelta, one: int, listed: int
 ) -> None:
-    world.stripe.list_data = False
+    """Of 40 reports, one `every` so often, each takes so many seconds when it is read as `one`, and in a list."""
     world.user("ann")
     keys = [world.usage("ann", 1, at=NOON - timedelta(minutes=20 + number)) for number in range(40)]
     world.run()
     for key in keys:
-        world.clock.advance(minutes=10)
+        world.clock.advance(seconds=every.total_seconds())
         world.stripe.refuse_later(key)
     ready, told = world.usage("ann", 7), Report.to_json
 
     def slowly(report: Report, **asked: bool) -> dict[str, object]:
-        if not asked:
-            world.clock.advance(seconds=60)
+        world.clock.advance(seconds=listed if asked else one)
         return told(report, **asked)
 
     monkeypatch.setattr(Report, "to_json", slowly)
@@ -208,6 +207,13 @@ def test_more_reports_than_a_run_can_read_are_read_by_the_next_ones_and_hold_up_
     assert (world.state(ready), world.state(keys[0]), world.state(keys[-1])) == ("accepted", "rejected", "accepted")
     assert Status.COMPLETED in {world.run().status for _ in range(8)}
     assert {world.state(key) for key in keys} == {"rejected"}
+
+
+def test_more_reports_than_a_run_can_read_are_read_by_the_next_ones_and_hold_up_nothing_that_is_ready(
+    world: StripeWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.stripe.list_data = False
+    check_that_slow_reports_are_read_by_several_runs(world, monkeypatch, every=timedelta(minutes=10), one=60, listed=0)
 
 
 def test_nothing_is_proved_while_reports_cannot_be_read(world: StripeWorld) -> None:
@@ -245,24 +251,7 @@ def test_reports_of_a_time_with_many_are_listed_by_parts_of_it(
 ) -> None:
     """However slowly Stripe lists them: what one run has read is behind the next one."""
     monkeypatch.setattr(refusals, "_AT_ONCE", 4)
-    world.user("ann")
-    keys = [world.usage("ann", 1, at=NOON - timedelta(minutes=20 + number)) for number in range(40)]
-    world.run()
-    for key in keys:
-        world.clock.advance(hours=2)
-        world.stripe.refuse_later(key)
-    ready, told = world.usage("ann", 7), Report.to_json
-
-    def slowly(report: Report, **asked: bool) -> dict[str, object]:
-        world.clock.advance(seconds=10)
-        return told(report, **asked)
-
-    monkeypatch.setattr(Report, "to_json", slowly)
-    first = world.run()
-    assert (first.status, "than half a run can read" in first.message) == (Status.UNAVAILABLE, True)
-    assert (world.state(ready), world.state(keys[0]), world.state(keys[-1])) == ("accepted", "rejected", "accepted")
-    assert Status.COMPLETED in {world.run().status for _ in range(8)}
-    assert {world.state(key) for key in keys} == {"rejected"}
+    check_that_slow_reports_are_read_by_several_runs(world, monkeypatch, every=timedelta(hours=2), one=10, listed=10)
 
 
 def test_reports_of_one_moment_are_all_read_however_many_there_are(
