@@ -168,7 +168,7 @@ class Eraser:
         # Not durable: a crash of the server may lose the batch as a whole, and then it is due again. No object is
         # touched before the claim of its row is on disk, and with it all that came before.
         with self._ctx.batch(durable=False) as batch:
-            _let_holds_wait(batch)
+            let_holds_wait(batch)
             jobs = _ids(batch.rows(STATEMENTS["lock_jobs"], jobs=sorted({run["job_id"] for run in runs})))
             asked = [run["id"] for run in runs]
             locked = _ids(batch.rows(STATEMENTS["lock_runs"], runs=asked, jobs=sorted(jobs)))
@@ -252,7 +252,8 @@ def hash_of(key: bytes, user_id: str) -> str:
     return hmac.new(key, user_id.encode(), hashlib.sha256).hexdigest()
 
 
-def _let_holds_wait(batch: Batch) -> None:
+def let_holds_wait(batch: Batch) -> None:
+    """Let whoever sets a hold wait for this batch. Raises Unavailable while one is being set."""
     try:
         batch.rows(STATEMENTS["let_holds_wait"])
     except LockLost as error:

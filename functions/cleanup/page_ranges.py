@@ -1,7 +1,8 @@
 """Ranges of a table's pages in the order in which they lie on disk, sized by how long one may take.
 
 A table that is worked through in its physical order is read once, and what was inserted together goes together. A row
-that moves while this goes on (an update puts it on another page) may be missed: callers go over the table again.
+that moves while this goes on (an update puts it on another page) may be missed: callers go over the table again,
+if not at once, then with the next run.
 """
 
 from collections.abc import Iterator

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from functions.cleanup.erasing import STATEMENTS
+from functions.cleanup.erasing import STATEMENTS, let_holds_wait
 from functions.cleanup.page_ranges import PageRanges, table_pages
 from shared.context import Context
 from shared.errors import DataRejected, LockLost
@@ -24,7 +24,7 @@ def count_emptied(
 def delete_idle_parents(ctx: Context, parents: Mapping[str, object], room: int) -> None:
     """Delete the jobs that were left empty by an earlier run, by opt_out_cleanup or by the service; at most `room`.
 
-    `parents` says which, as in a plan.
+    `parents` says which, as in a plan. Raises Unavailable, also while somebody sets a hold.
     """
     parameters = {"now": ctx.now, **parents}
     ranges = PageRanges(
@@ -48,6 +48,7 @@ def delete_idle_parents(ctx: Context, parents: Mapping[str, object], room: int) 
 def _delete(ctx: Context, jobs: list[str], parameters: Mapping[str, object]) -> int:
     try:
         with ctx.batch(durable=False) as batch:
+            let_holds_wait(batch)
             locked = [row["id"] for row in batch.rows(STATEMENTS["lock_jobs"], jobs=jobs)]
             deleted = batch.execute(STATEMENTS["delete_parents"], jobs=locked, **parameters)
             batch.count(parents_deleted=deleted)

@@ -6,6 +6,8 @@ import pytest
 
 from functions.cleanup import erasing
 from shared.outcome import Status
+from shared.postgres import Transaction
+from shared.sql import Statement
 from tests.support.cleanup import DAY, CleanupWorld
 from tests.support.clock import NOON
 
@@ -67,6 +69,18 @@ def test_the_scratch_of_a_held_user_stays_whatever_is_in_the_id(world: CleanupWo
     assert (held in world.objects(), other in world.objects()) == (True, False)
 
 
+def set_at_once(world: CleanupWorld, scope: str, subject: str) -> str:
+    """Try to set a hold without waiting; give what the database says against it."""
+    try:
+        world.database.script(
+            "SET LOCAL lock_timeout = 100; INSERT INTO maintenance.holds (scope, subject, reason, by, created_at) "
+            f"VALUES ('{scope}', '{subject}', 'a case', 'lea', '2026-01-01')"
+        )
+    except Exception as error:  # noqa: BLE001  what the database says is what is asked
+        return str(error)
+    return ""
+
+
 def test_who_sets_a_hold_waits_for_the_batch_at_work_and_is_told_the_truth(
     world: CleanupWorld, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -76,19 +90,29 @@ def test_who_sets_a_hold_waits_for_the_batch_at_work_and_is_told_the_truth(
     refused: list[str] = []
 
     def hold_meanwhile(eraser: erasing.Eraser, *arguments: Any) -> None:
-        try:
-            world.database.script(
-                "SET LOCAL lock_timeout = 100; INSERT INTO maintenance.holds (scope, subject, reason, by, created_at) "
-                f"VALUES ('run', '{run}', 'a case', 'lea', '2026-01-01')"
-            )
-        except Exception as error:  # noqa: BLE001  what the database says is what is asked
-            refused.append(str(error))
+        refused.append(set_at_once(world, "run", run))
         erase(eraser, *arguments)
 
     monkeypatch.setattr(erasing.Eraser, "_erase", hold_meanwhile)
     world.run("abandoned_cleanup")
     assert "lock timeout" in refused[0]
     assert (world.has("job_runs", run), world.count("maintenance.holds")) == (False, 0)
+
+
+def test_so_does_who_holds_a_job_that_is_empty_already(world: CleanupWorld, monkeypatch: pytest.MonkeyPatch) -> None:
+    job = world.job()
+    execute = Transaction.execute
+    refused: list[str] = []
+
+    def hold_meanwhile(transaction: Transaction, statement: Statement, **parameters: object) -> int:
+        if statement is erasing.STATEMENTS["delete_parents"]:
+            refused.append(set_at_once(world, "job", job))
+        return execute(transaction, statement, **parameters)
+
+    monkeypatch.setattr(Transaction, "execute", hold_meanwhile)
+    world.run("abandoned_cleanup")
+    assert "lock timeout" in refused[0]
+    assert (world.has("extraction_jobs", job), world.count("maintenance.holds")) == (False, 0)
 
 
 def test_a_hold_that_is_not_committed_yet_ends_the_run_and_costs_it_little(world: CleanupWorld) -> None:
