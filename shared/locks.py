@@ -144,7 +144,8 @@ class HeldLease:
             except Exception as error:  # noqa: BLE001  a thread that dies of it would let the lease run out unseen
                 self._on_loss(error)
                 self._drop()
-            if self._lease is None:
+            # After the end nobody would give it back.
+            if self._lease is None and not self._ending.is_set():
                 self._replace()
 
     def _drop(self) -> None:

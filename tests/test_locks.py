@@ -11,7 +11,7 @@ import redis
 
 from devstack.stack import Stack
 from devstack.valkey import ValkeyServer
-from shared import postgres
+from shared import locks, postgres
 from shared.errors import MaintenanceError, Misconfigured, Unavailable
 from shared.locks import Busy, HeldLease, Lease, Locks, PostgresLocks
 from shared.postgres import Database
@@ -279,3 +279,28 @@ def test_a_lost_lease_is_replaced_and_told_of(postgres_locks: MakeLocks, databas
         assert postgres_locks().acquire("a_job", 0) is Busy.JOB
     assert [type(loss) for loss in losses] == [Unavailable]
     taken(postgres_locks()).release()
+
+
+def test_no_lease_is_taken_in_place_of_one_whose_end_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As when a renewal hangs while the run ends: nobody would give the new one back."""
+    monkeypatch.setattr(locks, "_PATIENCE_SECONDS", 0.1)
+    renewing, gate, taken = threading.Event(), threading.Event(), threading.Event()
+
+    class Hanging:
+        def renew(self) -> None:
+            renewing.set()
+            gate.wait()
+            raise OSError("hung")
+
+        def release(self) -> None:
+            """Nothing to give back."""
+
+    def take() -> Lease:
+        taken.set()
+        return Hanging()
+
+    with HeldLease(Hanging(), otherwise=take, on_loss=lambda _: None, ttl_seconds=1) as held:
+        assert renewing.wait(20)
+    gate.set()
+    held._thread.join(20)
+    assert [held._thread.is_alive(), taken.is_set()] == [False, False]
