@@ -172,8 +172,11 @@ def test_given_a_storage_server_the_demo_leaves_no_bucket_on_it(start: Start, se
     given = {"DATABASE_URL": servers.database_url, "REDIS_URL": servers.redis_url}
     demo = start("devstack.demo", "cleanups", STORAGE_EMULATOR_HOST=servers.gcs_url, **given)
     assert demo.read_until("bucket of objects ("), demo.said
+    # While it is looked at, the demo does not come to its end.
+    demo.process.send_signal(signal.SIGSTOP)
     assert any(bucket.startswith("maintenance-demo-") for bucket in bucket_names(servers.gcs_url))
-    assert demo.end(signal.SIGINT) == 130, demo.said
+    demo.process.send_signal(signal.SIGINT)
+    assert demo.end(signal.SIGCONT) == 130, demo.said
     assert "fake-gcs-server" not in demo.programs()
     assert bucket_names(servers.gcs_url) == []
 
