@@ -32,7 +32,7 @@ def note_refusals(state: RunState) -> None:
     """Read all reports that are new, and note what they name. Raises Unavailable, Misconfigured or OutOfTime.
 
     Where it raises, reports may be unread, and no event may be taken for one that Stripe counts. Half of the time that
-    is left is not used for it: what is ready needs no reading.
+    is left is not used for it: what is ready goes on, and if a report speaks of it, then of the repetition too.
     """
     stop_at = state.ctx.time_left() / 2
     with state.ctx.reading() as transaction:
@@ -75,8 +75,8 @@ def _check_time(state: RunState, stop_at: float) -> None:
     if left < stop_at:
         raise Unavailable(
             "stripe",
-            "There are more reports of what Stripe refused later than half a run can read. The next attempt goes on "
-            "after those that were read; until then nothing is looked for in Stripe's sums.",
+            "There are more reports of what Stripe refused later than half a run can read. The next attempt goes on an "
+            "hour before the last that was read; until then nothing is looked for in Stripe's sums.",
         )
 
 

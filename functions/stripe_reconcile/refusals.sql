@@ -7,11 +7,13 @@ SELECT value FROM maintenance.cursors WHERE name = 'stripe_refusals';
 -- name: move_cursor
 -- Remember up to when they were read. It only ever rises.
 INSERT INTO maintenance.cursors AS cursor (name, value) VALUES ('stripe_refusals', :value)
-ON CONFLICT (name) DO UPDATE SET value = excluded.value WHERE cursor.value < excluded.value;
+ON CONFLICT (name) DO UPDATE SET value = excluded.value
+WHERE CAST(cursor.value AS timestamptz) < CAST(excluded.value AS timestamptz);
 
 -- name: refuse_ours
--- Dead letters of what we sent, or were about to. What left after the report was made, under the same identifier, it does
--- not speak of.
+-- Dead letters of what we sent, or were about to, or the service under the event's own id. What left after the report was
+-- made, under the same identifier, it does not speak of; but a repetition that Stripe dropped, as it does for a day, is
+-- what the report speaks of.
 WITH named AS (
     SELECT * FROM unnest(
         CAST(:identifiers AS text[]), CAST(:codes AS text[]), CAST(:messages AS text[])
@@ -20,8 +22,10 @@ WITH named AS (
     UPDATE maintenance.meter_sends AS send
     SET state = 'rejected', error_code = named.code, error_message = named.message, accepted_at = NULL, verified_at = NULL
     FROM named
-    WHERE send.identifier = named.identifier AND send.state IN ('pending', 'sending', 'in_doubt', 'accepted')
-      AND (send.last_sent_at IS NULL OR send.last_sent_at <= :left_before)
+    WHERE send.identifier = named.identifier AND send.state IN ('pending', 'blocked', 'sending', 'in_doubt', 'accepted')
+      AND (
+          send.last_sent_at IS NULL OR send.last_sent_at <= :left_before
+          OR (send.known_since <= :left_before AND send.last_sent_at < send.known_since + interval '24 hours'))
     RETURNING send.value
 )
 SELECT count(*) AS refused_count, coalesce(sum(value), 0) AS refused_pages FROM refused;
