@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Any, Final
 from urllib.parse import quote, urlencode
 
@@ -76,8 +77,15 @@ def _bucket_url(url: str, bucket: str) -> str:
     return f"{url}/storage/v1/b/{quote(bucket, safe='')}"
 
 
-def _pool(size: int = 1) -> urllib3.PoolManager:
-    return urllib3.PoolManager(maxsize=size, block=True, retries=False, timeout=_TIMEOUT)
+@contextmanager
+def _pool(size: int = 1) -> Iterator[urllib3.PoolManager]:
+    manager = urllib3.PoolManager(maxsize=size, block=True, retries=False, timeout=_TIMEOUT)
+    try:
+        yield manager
+    finally:
+        # Left to itself, it closes its connections when it is collected, in a finalizer, and there Ctrl-C is lost.
+        for key in manager.pools.keys():  # noqa: SIM118  it is no dict, and cannot be gone over itself
+            manager.pools[key].close()
 
 
 def _put(pool: urllib3.PoolManager, url: str, bucket: str, name: str, data: bytes) -> None:

@@ -11,7 +11,7 @@ import urllib3
 from google.auth.credentials import AnonymousCredentials
 from google.cloud.storage import Client
 
-from devstack import gcs
+from devstack import buckets, gcs
 from devstack.buckets import create_bucket, drop_bucket, empty, names, put, put_many
 from devstack.guardian import StartError
 from devstack.prepared import prepare
@@ -106,3 +106,13 @@ def test_a_missing_program_is_told_in_a_sentence(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
     with pytest.raises(StartError, match="not installed"):
         gcs.binary()
+
+
+def test_connections_are_closed_where_ctrl_c_is_noticed(stack: Stack) -> None:
+    """And not when they are collected: Python loses what a finalizer raises, and what was interrupted goes on."""
+    listed = f"{stack.gcs_url}/storage/v1/b?project=devstack"
+    with buckets._pool() as manager:
+        manager.request("GET", listed)
+        pool = manager.connection_from_url(stack.gcs_url)
+    with pytest.raises(urllib3.exceptions.ClosedPoolError):
+        pool.request("GET", listed)
