@@ -130,11 +130,12 @@ class HeldLease:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Stop renewing and give the locks back. A backend lost by now is told and is no error: its locks expire."""
+        """Stop renewing and give the locks back. A backend lost by now is told and is no error: its locks expire.
+
+        One that hangs is not waited for beyond seconds; if it answers later, the locks are given back then.
+        """
         self._ending.set()
         self._thread.join(timeout=_PATIENCE_SECONDS)
-        if not self._thread.is_alive():
-            self._drop()
 
     def _keep(self) -> None:
         while not self._ending.wait(self._every):
@@ -144,9 +145,9 @@ class HeldLease:
             except Exception as error:  # noqa: BLE001  a thread that dies of it would let the lease run out unseen
                 self._on_loss(error)
                 self._drop()
-            # After the end nobody would give it back.
             if self._lease is None and not self._ending.is_set():
                 self._replace()
+        self._drop()
 
     def _drop(self) -> None:
         lease, self._lease = self._lease, None

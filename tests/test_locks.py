@@ -281,26 +281,34 @@ def test_a_lost_lease_is_replaced_and_told_of(postgres_locks: MakeLocks, databas
     taken(postgres_locks()).release()
 
 
-def test_no_lease_is_taken_in_place_of_one_whose_end_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As when a renewal hangs while the run ends: nobody would give the new one back."""
+@pytest.mark.parametrize("what", ["renewal that fails", "renewal", "replacement"])
+def test_what_hangs_while_the_run_ends_leaves_no_lock_behind(monkeypatch: pytest.MonkeyPatch, what: str) -> None:
     monkeypatch.setattr(locks, "_PATIENCE_SECONDS", 0.1)
-    renewing, gate, taken = threading.Event(), threading.Event(), threading.Event()
+    hanging, gate = threading.Event(), threading.Event()
+    held: list[str] = []
 
     class Hanging:
+        def __init__(self, name: str) -> None:
+            self._name = name
+            held.append(name)
+
         def renew(self) -> None:
-            renewing.set()
-            gate.wait()
-            raise OSError("hung")
+            if what != "replacement":
+                hanging.set()
+                gate.wait()
+            if what != "renewal":
+                raise OSError("hung")
 
         def release(self) -> None:
-            """Nothing to give back."""
+            held.remove(self._name)
 
     def take() -> Lease:
-        taken.set()
-        return Hanging()
+        hanging.set()
+        gate.wait()
+        return Hanging("another")
 
-    with HeldLease(Hanging(), otherwise=take, on_loss=lambda _: None, ttl_seconds=1) as held:
-        assert renewing.wait(20)
+    with HeldLease(Hanging("the first"), otherwise=take, on_loss=lambda _: None, ttl_seconds=1) as lease:
+        assert hanging.wait(20)
     gate.set()
-    held._thread.join(20)
-    assert [held._thread.is_alive(), taken.is_set()] == [False, False]
+    lease._thread.join(20)
+    assert (lease._thread.is_alive(), held) == (False, [])
