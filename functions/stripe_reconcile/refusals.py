@@ -25,7 +25,17 @@ _CLOCKS_DIFFER = timedelta(minutes=10)
 # A list gives the newest first and may stop anywhere, so a time is noted when all of its reports are there. Times with
 # more are listed by halves, but for the narrowest.
 _AT_ONCE, _NARROWEST = 100, timedelta(seconds=1)
+# A report that is made while a run looks for events speaks of those that it knows. Far less than clocks may differ.
+_FRESH_SECONDS = 120
 _EVENT_ID = re.compile(r"([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})(?::\d+)?", re.IGNORECASE)
+
+
+def keep_up_with_refusals(state: RunState) -> None:
+    """Note what Stripe has refused since this run last looked, if that is minutes ago. Raises as `note_refusals`."""
+    now = state.ctx.timer.seconds()
+    if state.refusals_read_at is None or now - state.refusals_read_at > _FRESH_SECONDS:
+        note_refusals(state)
+        state.refusals_read_at = now
 
 
 def note_refusals(state: RunState) -> None:

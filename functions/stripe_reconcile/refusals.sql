@@ -25,7 +25,9 @@ WITH named AS (
     WHERE send.identifier = named.identifier AND send.state IN ('pending', 'blocked', 'sending', 'in_doubt', 'accepted')
       AND (
           send.last_sent_at IS NULL OR send.last_sent_at <= :left_before
-          OR (send.known_since <= :left_before AND send.last_sent_at < send.known_since + interval '24 hours'))
+          OR (send.known_since <= :left_before AND send.last_sent_at < send.known_since + interval '24 hours')
+          -- No identifier leaves before its event occurs, so that Stripe took one of its sendings and dropped the others.
+          OR send.last_sent_at < send.occurred_at + interval '23 hours')
     RETURNING send.value
 )
 SELECT count(*) AS refused_count, coalesce(sum(value), 0) AS refused_pages FROM refused;

@@ -31,8 +31,8 @@ def statements(name: str) -> Mapping[str, Statement]:
 class RunState:
     """One run of the job.
 
-    `target_read_at` is when the meter was last found to be right, on the timer. `treated` is how many events the run
-    has decided on or sent, for the request's limit.
+    `target_read_at` is when the meter was last found to be right, on the timer, and `refusals_read_at` when reports of
+    later refusals were last read. `treated` is how many events the run has decided on or sent, for the request's limit.
     """
 
     ctx: Context
@@ -40,6 +40,7 @@ class RunState:
     target: Target
     target_read_at: float
     treated: int = 0
+    refusals_read_at: float | None = None
     to_ask: dict[str, Sequence[str]] = field(default_factory=dict)
     """Customers to ask about next, each with the users that have it."""
     asked_last: set[str] = field(default_factory=set)

@@ -95,7 +95,9 @@ LEFT JOIN LATERAL (
        OR (before.event_name IS NOT NULL
            AND NOT EXISTS (SELECT 1 FROM usage_events AS event WHERE event.id = before.usage_event_id))
 ) AS going ON true
+-- What another shard has just found refused is not sent any more.
 WHERE send.usage_event_id = ANY (CAST(:chosen AS uuid[])) AND before.usage_event_id = send.usage_event_id
+  AND send.state IN ('pending', 'in_doubt')
 RETURNING
     CAST(send.usage_event_id AS text) AS key, send.stripe_customer_id AS customer, send.event_name, send.identifier,
     send.occurred_at, send.value, before.first_sent_at IS NOT NULL AS doubtful, going.id IS NOT NULL AS is_going;

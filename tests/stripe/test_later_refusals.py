@@ -1,11 +1,17 @@
 """What Stripe refuses after it has accepted it becomes a dead letter, also where that is read late."""
 
 import json
+from collections.abc import Sequence
 from datetime import timedelta
 
 import pytest
 
+from functions.stripe_reconcile import job, sending
+from functions.stripe_reconcile.classify import decide_by_asking
+from functions.stripe_reconcile.run_state import RunState
 from shared.outcome import Status
+from shared.postgres import Row, Transaction
+from shared.sql import Statement
 from tests.support.clock import NOON
 from tests.support.stripe import StripeWorld
 
@@ -198,17 +204,21 @@ def test_what_only_needs_asking_is_asked_about_while_reports_cannot_be_read(worl
     assert world.state(key) == "accepted"
 
 
-@pytest.mark.parametrize("sender", ["we, without an answer", "the service", "the service, and Stripe must be asked"])
+@pytest.mark.parametrize(
+    "sender",
+    ["we, without an answer", "we, a day late", "the service", "the service, and Stripe must be asked"],
+)
 def test_what_was_repeated_before_its_report_could_be_read_is_refused_all_the_same(
     world: StripeWorld, sender: str
 ) -> None:
     """Stripe dropped the repetition. Taken for there, its pages would be those of another's event."""
-    customer, minute = world.user("ann"), NOON - 3 * HOUR
+    customer, minute = world.user("ann"), NOON - (30 if sender.endswith("late") else 3) * HOUR
     key = world.usage("ann", 5, at=minute)
     payload = {"stripe_customer_id": customer, "value": "5"}
+    environment = world.environment({"STRIPE_TAKEOVER_AT": None})
     if sender.startswith("we"):
         world.stripe.faults.add("cut_after", times=30, method="POST", path="/v1/billing/meter_events")
-        world.run()
+        world.run(environment=environment if sender.endswith("late") else None)
         world.stripe.faults.clear()
     else:
         world.stripe.receive("pages", payload, key, int(minute.timestamp()))
@@ -221,26 +231,70 @@ def test_what_was_repeated_before_its_report_could_be_read_is_refused_all_the_sa
     world.stripe.faults.clear()
     twin = world.usage("ann", 5, at=minute)
     world.stripe.receive("pages", payload, "a-name-of-theirs", int(minute.timestamp()))
-    environment = world.environment({"STRIPE_TAKEOVER_AT": None})
     for hours in (4, 25):
         world.clock.advance(hours=hours)
         world.run(environment=environment)
     assert (world.counted(customer), world.state(key), world.state(twin)) == (5, "rejected", "accepted")
 
 
-def test_a_late_report_says_nothing_about_what_was_looked_for_in_vain_and_sent_after_it(world: StripeWorld) -> None:
+@pytest.mark.parametrize(("hours", "counted", "state"), [(2, 0, "rejected"), (30, 5, "accepted")])
+def test_a_late_report_speaks_of_what_was_looked_for_in_vain_and_sent_after_it_only_where_stripe_dropped_that(
+    world: StripeWorld, hours: int, counted: int, state: str
+) -> None:
     customer, minute = world.user("ann"), NOON - 3 * HOUR
     key = world.usage("ann", 5, at=minute)
     world.stripe.receive("pages", {"stripe_customer_id": customer, "value": "5"}, key, int(minute.timestamp()))
     report = world.stripe.refuse_later(key)
     world.stripe._reports.remove(report)
-    world.clock.advance(hours=30)
+    world.clock.advance(hours=hours)
     environment = world.environment({"STRIPE_TAKEOVER_AT": None})
     world.run(environment=environment)
-    assert (world.counted(customer), world.state(key)) == (5, "accepted")
+    assert (world.counted(customer), world.state(key)) == (counted, "accepted")
     world.stripe._reports.append(report)
     world.clock.advance(hours=2)
-    assert (world.run(environment=environment).counts["refused_count"], world.state(key)) == (0, "accepted")
+    world.run(environment=environment)
+    assert (world.counted(customer), world.state(key)) == (counted, state)
+
+
+def test_what_is_refused_in_the_middle_of_a_run_does_not_stand_for_others_in_it(
+    world: StripeWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    customer, minute = world.user("ann"), NOON - 3 * HOUR
+    refused = world.usage("ann", 5, at=minute)
+    world.run()
+    world.clock.advance(hours=4)
+    twin = world.usage("ann", 5, at=minute)
+    payload = {"stripe_customer_id": customer, "value": "5"}
+    world.stripe.receive("pages", payload, "a-name-of-theirs", int(minute.timestamp()))
+    environment = world.environment({"STRIPE_TAKEOVER_AT": None})
+
+    def refuse_meanwhile(state: RunState) -> bool:
+        monkeypatch.setattr(job, "decide_by_asking", decide_by_asking)
+        world.stripe.refuse_later(refused)
+        # As long as asking about many customers may take.
+        environment.services.timer.wait(300)
+        return decide_by_asking(state)
+
+    monkeypatch.setattr(job, "decide_by_asking", refuse_meanwhile)
+    world.run(environment=environment)
+    assert (world.counted(customer), world.state(refused), world.state(twin)) == (5, "rejected", "accepted")
+
+
+def test_what_another_shard_finds_refused_while_this_one_chooses_it_is_not_sent(
+    world: StripeWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.user("ann")
+    key = world.usage("ann", 5)
+    rows = Transaction.rows
+
+    def refuse_meanwhile(transaction: Transaction, statement: Statement, **parameters: object) -> Sequence[Row]:
+        if statement is sending._STATEMENTS["intend"]:
+            world.database.execute("UPDATE maintenance.meter_sends SET state = 'rejected'")
+        return rows(transaction, statement, **parameters)
+
+    monkeypatch.setattr(Transaction, "rows", refuse_meanwhile)
+    world.run()
+    assert (world.posts(), world.state(key)) == (0, "rejected")
 
 
 def test_an_event_that_is_blocked_when_its_report_comes_is_refused(world: StripeWorld) -> None:
