@@ -18,7 +18,7 @@ from functions.stripe_reconcile.classify import Asked, ask_next, decide_by_askin
 from functions.stripe_reconcile.preflight import Target, target_of
 from functions.stripe_reconcile.proving import prove_next
 from functions.stripe_reconcile.reading import OutOfTime, Reader, ReadRefused
-from functions.stripe_reconcile.refusals import keep_up_with_refusals, note_refusals
+from functions.stripe_reconcile.refusals import note_refusals
 from functions.stripe_reconcile.run_state import RunState, statements
 from functions.stripe_reconcile.sending import send_ready
 from functions.stripe_reconcile.settling import adopt_orphans, take_stock
@@ -99,7 +99,7 @@ def _report(state: RunState) -> None:
     more = proves = True
     trouble: MaintenanceError | None = None
     try:
-        keep_up_with_refusals(state)
+        note_refusals(state)
     except OutOfTime:
         more = False
     except (Unavailable, LockLost) as error:
@@ -111,7 +111,7 @@ def _report(state: RunState) -> None:
         try:
             asked = state.may_go_on() and decide_by_asking(state)
             if proves and state.may_go_on():
-                keep_up_with_refusals(state)
+                note_refusals(state)
                 looked = prove_next(state)
         except (Unavailable, LockLost) as error:
             more, trouble = False, trouble or error

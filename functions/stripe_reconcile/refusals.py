@@ -30,20 +30,20 @@ _FRESH_SECONDS = 120
 _EVENT_ID = re.compile(r"([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})(?::\d+)?", re.IGNORECASE)
 
 
-def keep_up_with_refusals(state: RunState) -> None:
-    """Note what Stripe has refused since this run last looked, if that is minutes ago. Raises as `note_refusals`."""
+def note_refusals(state: RunState) -> None:
+    """Read all reports that are new, unless this run just did, and note what they name.
+
+    Raises Unavailable, Misconfigured or OutOfTime. Where it does, reports may be unread, and no event may be taken for
+    one that Stripe counts. Half of the time that is left is not used for it: what is ready goes on, and if a report
+    speaks of it, then of the repetition too.
+    """
     now = state.ctx.timer.seconds()
     if state.refusals_read_at is None or now - state.refusals_read_at > _FRESH_SECONDS:
-        note_refusals(state)
+        _note_new(state)
         state.refusals_read_at = now
 
 
-def note_refusals(state: RunState) -> None:
-    """Read all reports that are new, and note what they name. Raises Unavailable, Misconfigured or OutOfTime.
-
-    Where it raises, reports may be unread, and no event may be taken for one that Stripe counts. Half of the time that
-    is left is not used for it: what is ready goes on, and if a report speaks of it, then of the repetition too.
-    """
+def _note_new(state: RunState) -> None:
     stop_at = state.ctx.time_left() / 2
     with state.ctx.reading() as transaction:
         row = transaction.row(_STATEMENTS["cursor"])

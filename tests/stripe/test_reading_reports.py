@@ -14,6 +14,14 @@ from tests.support.clock import NOON
 from tests.support.stripe import StripeWorld
 
 
+def accepted(world: StripeWorld, number: int) -> list[str]:
+    """So many events of one user, which Stripe has accepted."""
+    world.user("ann")
+    keys = [world.usage("ann", 1, at=NOON - timedelta(minutes=20 + minutes)) for minutes in range(number)]
+    world.run()
+    return keys
+
+
 def test_all_reports_are_read_however_many_there_are(world: StripeWorld) -> None:
     """What is refused and not known to be stands for another's pages, which are then sent once more."""
     customer, minute = world.user("ann"), NOON - timedelta(hours=3)
@@ -37,9 +45,7 @@ def check_that_slow_reports_are_read_by_several_runs(
     world: StripeWorld, monkeypatch: pytest.MonkeyPatch, *, every: timedelta, one: int, listed: int
 ) -> None:
     """Of 40 reports, one `every` so often, each takes so many seconds when it is read as `one`, and in a list."""
-    world.user("ann")
-    keys = [world.usage("ann", 1, at=NOON - timedelta(minutes=20 + number)) for number in range(40)]
-    world.run()
+    keys = accepted(world, 40)
     for key in keys:
         world.clock.advance(seconds=every.total_seconds())
         world.stripe.refuse_later(key)
@@ -65,9 +71,7 @@ def test_more_reports_than_a_run_can_read_are_read_by_the_next_ones_and_hold_up_
 
 
 def test_two_reports_of_one_second_are_told_of_once_each(world: StripeWorld) -> None:
-    world.user("ann")
-    keys = [world.usage("ann", 1, at=NOON - timedelta(minutes=20 + number)) for number in range(6)]
-    world.run()
+    keys = accepted(world, 6)
     world.stripe.sample_limit = 1
     world.stripe.refuse_later(keys[:3])
     world.clock.advance(seconds=0.5)
@@ -90,9 +94,7 @@ def test_reports_of_one_moment_are_all_read_however_many_there_are(
     world: StripeWorld, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(refusals, "_AT_ONCE", 4)
-    world.user("ann")
-    keys = [world.usage("ann", 1, at=NOON - timedelta(minutes=20 + number)) for number in range(9)]
-    world.run()
+    keys = accepted(world, 9)
     for key in keys:
         world.stripe.refuse_later(key)
     world.clock.advance(hours=2)
@@ -116,9 +118,7 @@ def test_a_time_of_which_stripe_keeps_nothing_is_not_asked_for(world: StripeWorl
 
 
 def test_a_report_from_a_clock_that_is_ahead_is_told_of_once(world: StripeWorld) -> None:
-    world.user("ann")
-    keys = [world.usage("ann", 1, at=NOON - timedelta(minutes=20 + number)) for number in range(3)]
-    world.run()
+    keys = accepted(world, 3)
     world.stripe.sample_limit = 1
     world.stripe.refuse_later(keys).created += timedelta(minutes=5)
     for _ in range(3):
@@ -173,9 +173,7 @@ def test_a_clock_that_is_ahead_for_a_run_hides_no_report(world: StripeWorld) -> 
 
 
 def test_reports_of_many_days_are_read_in_one_run(world: StripeWorld) -> None:
-    world.user("ann")
-    keys = [world.usage("ann", 1, at=NOON - timedelta(minutes=20 + number)) for number in range(5)]
-    world.run()
+    keys = accepted(world, 5)
     for key in keys:
         world.clock.advance(days=1, hours=7)
         world.stripe.refuse_later(key)
